@@ -1,0 +1,30 @@
+"""Configs, argument checks and whole-or-absent folders; no TensorFlow here."""
+
+from keras_llm.core.config import Config, override
+from keras_llm.core.folders import (
+    CorruptFolderError,
+    DiskFullError,
+    check_absent,
+    check_free_space,
+    check_manifest,
+    new_folder,
+    read_json,
+    write_json,
+    write_manifest,
+    write_text,
+)
+
+__all__ = [
+    "Config",
+    "CorruptFolderError",
+    "DiskFullError",
+    "check_absent",
+    "check_free_space",
+    "check_manifest",
+    "new_folder",
+    "override",
+    "read_json",
+    "write_json",
+    "write_manifest",
+    "write_text",
+]

@@ -1,0 +1,1 @@
+"""Decoding parameters and the one decoding loop."""

@@ -1,0 +1,1 @@
+"""Keras layers that work alone, on the TensorFlow and the JAX backend."""

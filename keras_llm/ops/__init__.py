@@ -1,0 +1,1 @@
+"""Pure functions over tensors: masks, rotary angles, losses, sampling."""

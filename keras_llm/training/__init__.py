@@ -1,0 +1,1 @@
+"""The step-based training loop and what it keeps."""

@@ -1,1 +1,119 @@
-"""One module per verb: its flags and its `main`."""
+"""The command line: `keras-llm VERB [flags]`, and the scripts of the same names.
+
+One module per verb holds that verb's flags and its `main(argv)`; its docstring
+is the help text. Nothing heavy is imported before `main` runs.
+"""
+
+import ast
+import difflib
+import importlib
+import os
+import pathlib
+import sys
+import traceback
+
+from absl import app, flags
+
+__all__ = ["run", "verbs"]
+
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def run(verb: str | None = None) -> None:
+    """Runs one verb with the flags in `sys.argv`, then exits the process.
+
+    Args:
+        verb: Name of a module in this folder; None takes it from the command
+            line's first word, as `keras-llm` does.
+    """
+    if verb is None:
+        verb = _take_verb()
+    module = importlib.import_module(f"{__name__}.{verb}")
+    _prepare_environment()
+    # absl's --help shows the flags and the docstring of `__main__` alone.
+    sys.modules["__main__"].__doc__ = module.__doc__
+    for flag in flags.FLAGS.get_flags_for_module(module.__name__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    parser = getattr(module, "parse_flags", None)
+    if parser is None:
+        app.run(lambda argv: _call(module.main, argv))
+    else:
+        app.run(lambda argv: _call(module.main, argv), flags_parser=parser)
+
+
+def verbs() -> dict[str, str]:
+    """Returns every verb with the first line of its help.
+
+    The modules are read, not imported: each defines its own `--model`, and absl
+    allows a flag only once in a process.
+    """
+    found = {}
+    for path in sorted(_FOLDER.glob("[a-z]*.py")):
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = doc.partition("\n")[0]
+    return found
+
+
+def _take_verb() -> str:
+    """Returns the verb and leaves in `sys.argv` what belongs to it."""
+    known = verbs()
+    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if word in known:
+        sys.argv = [f"keras-llm {word}", *sys.argv[2:]]
+        return word
+    if word == "--version":
+        import keras_llm
+
+        print(f"keras_llm {keras_llm.__version__}")
+        sys.exit(0)
+    if word in ("help", "-h", "--help", "--helpshort", "--helpfull"):
+        print(_overview(known))
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    nearest = difflib.get_close_matches(word, known, n=1)
+    hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
+    print(f"keras-llm: no verb `{word}`.{hint}\n\n{_overview(known)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _overview(known: dict[str, str]) -> str:
+    width = max(map(len, known), default=0)
+    lines = [f"  {verb:<{width}}  {line}" for verb, line in known.items()]
+    return "\n".join(
+        [
+            "Usage: keras-llm VERB [flags]",
+            "",
+            *lines,
+            "",
+            "`keras-llm VERB --help` lists a verb's flags.",
+        ]
+    )
+
+
+def _prepare_environment() -> None:
+    # TensorFlow announces its CPU features and absent GPUs on standard error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        _fail(
+            "the commands run on TensorFlow; the layers and models alone run on "
+            f"other backends too. Received: KERAS_BACKEND={backend!r}. Unset it."
+        )
+
+
+def _call(main, argv: list[str]):
+    """Runs `main`; a refusal by this package's own checks needs no traceback."""
+    try:
+        return main(argv)
+    except (ValueError, OSError) as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+        if pathlib.Path(innermost).is_relative_to(_FOLDER.parent):
+            _fail(str(error))
+        raise
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"{pathlib.Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Runs every test: on TensorFlow with the doctests, then layers and models on JAX.
+# Arguments go to pytest; with paths among them, only those run, on TensorFlow.
+#   bash scripts/test.sh
+#   bash scripts/test.sh tests/layers -k attention
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/environment.sh
+
+cores=$(nproc)
+workers=$((cores < 4 ? cores : 4))
+# Each worker keeps to its share of the cores.
+export TF_NUM_INTRAOP_THREADS=$((cores / workers)) TF_NUM_INTEROP_THREADS=1
+export TF_FORCE_GPU_ALLOW_GROWTH=true XLA_PYTHON_CLIENT_PREALLOCATE=false
+
+run_pytest() {
+  .venv/bin/python -m pytest --numprocesses="$workers" "$@"
+}
+
+for argument in "$@"; do
+  if [[ -e ${argument%%::*} ]]; then
+    run_pytest "$@"
+    exit
+  fi
+done
+
+echo "On TensorFlow"
+KERAS_BACKEND=tensorflow run_pytest "$@"
+echo "Layers and models on JAX"
+KERAS_BACKEND=jax run_pytest tests/ops tests/layers tests/models "$@"

@@ -1,1 +1,23 @@
 """Keras layers that work alone, on the TensorFlow and the JAX backend."""
+
+from keras_llm.layers.attention import MultiHeadAttention
+from keras_llm.layers.decoder_block import DecoderBlock
+from keras_llm.layers.document_layout import DocumentLayout
+from keras_llm.layers.dropout import Dropout
+from keras_llm.layers.embeddings import LearnedPositions, TokenEmbedding
+from keras_llm.layers.feed_forward import FeedForward
+from keras_llm.layers.linear import Linear
+from keras_llm.layers.norms import LayerNorm, RMSNorm
+
+__all__ = [
+    "DecoderBlock",
+    "DocumentLayout",
+    "Dropout",
+    "FeedForward",
+    "LayerNorm",
+    "LearnedPositions",
+    "Linear",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "TokenEmbedding",
+]

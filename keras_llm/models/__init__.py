@@ -1,1 +1,39 @@
 """One file per architecture: config, functional builder, decoder."""
+
+from keras_llm.models.architectures import (
+    ARCHITECTURES,
+    build,
+    count_parameters,
+    decoder,
+    flops_per_token,
+    split_head,
+)
+from keras_llm.models.folder import (
+    load,
+    load_config,
+    load_tokenizer,
+    load_weights,
+    save,
+)
+from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
+from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
+
+__all__ = [
+    "ARCHITECTURES",
+    "GPT2Config",
+    "GPT2Decoder",
+    "LlamaConfig",
+    "LlamaDecoder",
+    "build",
+    "build_gpt2",
+    "build_llama",
+    "count_parameters",
+    "decoder",
+    "flops_per_token",
+    "load",
+    "load_config",
+    "load_tokenizer",
+    "load_weights",
+    "save",
+    "split_head",
+]

@@ -1,0 +1,273 @@
+"""Multi-head attention: over a whole sequence, or one token against a cache."""
+
+import keras
+from keras import ops
+
+from keras_llm.core import checks
+from keras_llm.layers.dropout import Dropout
+from keras_llm.layers.linear import Linear
+from keras_llm.ops import cache as caches
+from keras_llm.ops import masks
+from keras_llm.ops.rotary import rotary_table, rotate
+
+
+@keras.saving.register_keras_serializable(package="keras_llm")
+class MultiHeadAttention(keras.layers.Layer):
+    """Lets every token take a weighted mean of the tokens that it may see.
+
+    [q, k, v] = x @ query_key_value; per head
+    y = softmax(q @ transpose(k) / sqrt(H) + bias) @ v; result = y @ output.
+    Query head n reads key/value head n // (N / K). The softmax runs in float32.
+
+    Three entries share every weight and every inner function: calling the layer
+    (a whole sequence), `prefill` (the same, and the cache that it leaves) and
+    `step` (one token against the cache).
+
+    Args:
+        num_heads: N, the number of query heads.
+        key_value_heads: K, which must divide N; None for N, 1 for multi-query.
+        head_size: H; None for D / N.
+        causal: Whether a token sees only itself and what came before.
+        window: Tokens in reach, itself included; None for all. Needs `causal`.
+        rotary_base: Base of the rotary positions; None for no rotation.
+        use_bias: Whether both projections add a bias.
+        dropout: Share of attention weights dropped while training.
+        seed: Of the dropout.
+        kernel_initializer: Of the fused projection [D, (N + 2 K) H].
+        output_initializer: Of the output projection [N H, D]; None for the same.
+
+    Call arguments:
+        x: Float tensor [B, T, D].
+        mask: Bool [B, T], True for real tokens, or [B or 1, 1, T, T], True where
+            the query (row) may attend to the key (column). It narrows what
+            `causal` and `window` allow.
+        positions: Int [B or 1, T] for the rotation; None for 0..T-1.
+        bias: Float32 [B or 1, 1, T, T], added to the scores instead of anything
+            made from `mask`, `causal` and `window`: shared by many layers, it is
+            computed once.
+        rotary: The pair of tables [B or 1, 1, T, H] from `rotary`, likewise shared.
+        training: Whether attention weights are dropped.
+
+    Returns:
+        Tensor [B, T, D] in the layer's compute dtype.
+
+    Raises:
+        ValueError: Heads that do not divide, an odd head size with rotation, or a
+            window without `causal`.
+
+    Source: Vaswani et al. 2017, eq. 1, https://arxiv.org/abs/1706.03762; Ainslie
+    et al. 2023 (grouped queries), https://arxiv.org/abs/2305.13245.
+
+    >>> attention = MultiHeadAttention(num_heads=4, key_value_heads=2)
+    >>> attention(np.ones((2, 3, 8))).shape
+    TensorShape([2, 3, 8])
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_value_heads=None,
+        head_size=None,
+        causal=True,
+        window=None,
+        rotary_base=None,
+        use_bias=True,
+        dropout=0.0,
+        seed=None,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        checks.check_positive("num_heads", num_heads)
+        key_value_heads = num_heads if key_value_heads is None else key_value_heads
+        checks.check_divides("key_value_heads", key_value_heads, "num_heads", num_heads)
+        if window is not None:
+            checks.check_positive("window", window)
+            if not causal:
+                raise ValueError(
+                    "`window` reaches back from the query, so it needs causal=True. "
+                    f"Received: window={window}, causal={causal}."
+                )
+        self.num_heads = num_heads
+        self.key_value_heads = key_value_heads
+        self.head_size = head_size
+        self.causal = causal
+        self.window = window
+        self.rotary_base = rotary_base
+        self.use_bias = use_bias
+        self.dropout_rate = dropout
+        self.seed = seed
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
+        self.supports_masking = True
+
+    def build(self, x_shape):
+        """Makes the projections `query_key_value` and `output`."""
+        width = x_shape[-1]
+        if self.head_size is None:
+            checks.check_divides("num_heads", self.num_heads, "width", width)
+        self._size = self.head_size or width // self.num_heads
+        if self.rotary_base is not None:
+            checks.check_divides("pairs", 2, "head_size", self._size)
+        self.query_key_value = Linear(
+            (self.num_heads + 2 * self.key_value_heads) * self._size,
+            self.use_bias,
+            self.kernel_initializer,
+            name="query_key_value",
+            dtype=self.dtype_policy,
+        )
+        self.output_projection = Linear(
+            width,
+            self.use_bias,
+            self.output_initializer or self.kernel_initializer.clone(),
+            name="output",
+            dtype=self.dtype_policy,
+        )
+        self.query_key_value.build(x_shape)
+        self.output_projection.build((*x_shape[:-1], self.num_heads * self._size))
+        self.dropout = Dropout(
+            self.dropout_rate, self.seed, name="dropout", dtype=self.dtype_policy
+        )
+
+    def call(
+        self,
+        x,
+        mask=None,
+        positions=None,
+        bias=None,
+        rotary=None,
+        training=False,
+    ):
+        """Returns [B, T, D]."""
+        y, _, _ = self._sequence(x, mask, positions, bias, rotary, training)
+        return y
+
+    def prefill(self, x_BTD, capacity, bias=None, rotary=None):
+        """Runs a prompt and returns what later steps need of it.
+
+        Args:
+            x_BTD: Float tensor [B, T, D].
+            capacity: C >= T, the number of slots in the caches; int or tensor.
+            bias: As in `call`.
+            rotary: As in `call`.
+
+        Returns:
+            Result [B, T, D], keys and values [B, K, C, H] with 0..T-1 filled.
+        """
+        y, keys, values = self._sequence(x_BTD, None, None, bias, rotary, False)
+        return y, caches.fill(keys, capacity), caches.fill(values, capacity)
+
+    def step(self, x_BD, keys, values, slots, bias, rotary=None):
+        """Runs one token per row against the caches.
+
+        Args:
+            x_BD: Float tensor [B, D].
+            keys: [B, K, C, H].
+            values: [B, K, C, H].
+            slots: From `ops.cache.slots`: where the token's key and value go.
+            bias: Float32 [B, 1, 1, C]: which slots the token sees, its own included.
+            rotary: Tables [B, 1, 1, H] at the token's position.
+
+        Returns:
+            Result [B, D] and both caches with one slot per row replaced.
+        """
+        heads = self.num_heads + 2 * self.key_value_heads
+        fused = ops.reshape(self.query_key_value(x_BD), (-1, heads, 1, self._size))
+        query, key, value = self._split(fused, rotary)
+        keys = caches.write(keys, slots, key)
+        values = caches.write(values, slots, value)
+        y_BN1H = self._attend(query, keys, values, bias, training=False)
+        y_BD = ops.reshape(y_BN1H, (-1, self.num_heads * self._size))
+        return self.output_projection(y_BD), keys, values
+
+    def rotary(self, positions):
+        """Returns the tables [..., 1, T, H] for positions [..., T], or None."""
+        if self.rotary_base is None:
+            return None
+        cosine, sine = rotary_table(positions, self._size, self.rotary_base)
+        return cosine[..., None, :, :], sine[..., None, :, :]
+
+    def _sequence(self, x_BTD, mask, positions, bias, rotary, training):
+        """Returns the result [B, T, D], keys and values [B, K, T, H]."""
+        length = ops.shape(x_BTD)[1]
+        if bias is None:
+            bias = self._bias(mask, length)
+        if rotary is None and self.rotary_base is not None:
+            if positions is None:
+                positions = ops.arange(length, dtype="int32")[None]
+            rotary = self.rotary(positions)
+        heads = self.num_heads + 2 * self.key_value_heads
+        fused = ops.reshape(
+            self.query_key_value(x_BTD), (-1, length, heads, self._size)
+        )
+        fused = ops.transpose(fused, (0, 2, 1, 3))
+        query, key, value = self._split(fused, rotary)
+        y_BNTH = self._attend(query, key, value, bias, training)
+        y_BTNH = ops.transpose(y_BNTH, (0, 2, 1, 3))
+        y_BTD = ops.reshape(y_BTNH, (-1, length, self.num_heads * self._size))
+        return self.output_projection(y_BTD), key, value
+
+    def _split(self, fused_BMTH, rotary):
+        """Splits heads into query, key and value; rotates the first two."""
+        rotated = self.num_heads + self.key_value_heads
+        if rotary is None:
+            return ops.split(fused_BMTH, [self.num_heads, rotated], axis=1)
+        both, value = ops.split(fused_BMTH, [rotated], axis=1)
+        query, key = ops.split(rotate(both, rotary), [self.num_heads], axis=1)
+        return query, key, value
+
+    def _attend(self, query_BNTH, key_BKCH, value_BKCH, bias, training):
+        """Returns [B, N, T, H]; T = 1 and C = capacity while decoding."""
+        query = query_BNTH * self._size**-0.5
+        # The query heads of one group lie together, so [N, T] reads as
+        # [K, (N / K) T] without moving anything: each group becomes more rows of
+        # one product with the key head that it shares.
+        query = self._regroup(query, self.key_value_heads)
+        scores = ops.einsum("bkqh,bkch->bkqc", query, key_BKCH)
+        scores = self._regroup(scores, self.num_heads)
+        scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
+        if bias is not None:
+            scores = scores + bias
+        weights = ops.cast(ops.softmax(scores, axis=-1), value_BKCH.dtype)
+        weights = self.dropout(weights, training=training)
+        weights = self._regroup(weights, self.key_value_heads)
+        y = ops.matmul(weights, value_BKCH)
+        return self._regroup(y, self.num_heads)
+
+    def _regroup(self, x, heads):
+        """Reshapes [B, M, R, E] to [B, heads, M R / heads, E]."""
+        if self.key_value_heads == self.num_heads:
+            return x
+        _, old_heads, rows, last = ops.shape(x)
+        return ops.reshape(x, (-1, heads, old_heads * rows // heads, last))
+
+    def _bias(self, mask, length):
+        """Returns float32 [B or 1, 1, T, T], or None where all may see all."""
+        if mask is not None and len(mask.shape) == 2:
+            mask = masks.padding(mask)
+        causal = masks.causal(length) if self.causal else None
+        window = None
+        if self.window is not None:
+            window = masks.sliding_window(length, self.window)
+        allowed = masks.combine(mask, causal, window)
+        return None if allowed is None else masks.as_bias(allowed)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        serialize = keras.initializers.serialize
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_value_heads": self.key_value_heads,
+            "head_size": self.head_size,
+            "causal": self.causal,
+            "window": self.window,
+            "rotary_base": self.rotary_base,
+            "use_bias": self.use_bias,
+            "dropout": self.dropout_rate,
+            "seed": self.seed,
+            "kernel_initializer": serialize(self.kernel_initializer),
+            "output_initializer": self.output_initializer
+            and serialize(self.output_initializer),
+        }

@@ -1,0 +1,132 @@
+"""Tables of vectors: for token ids, tied to the output, and for positions."""
+
+import keras
+from keras import ops
+
+from keras_llm.core import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_llm")
+class TokenEmbedding(keras.layers.Layer):
+    """Looks up a vector per token id, or scores a vector against every id.
+
+    y[t] = embeddings[id[t]]; in reverse, logits = x @ transpose(embeddings).
+
+    Args:
+        vocab_size: V, the number of ids.
+        width: D, the size of each vector.
+        embeddings_initializer: Of the table [V, D].
+
+    Call arguments:
+        x: Int ids [...], or with `reverse` a float tensor [..., D].
+        reverse: Whether to return logits instead of vectors.
+
+    Returns:
+        [..., D] in the compute dtype; in reverse float32 [..., V].
+
+    Raises:
+        ValueError: `vocab_size` or `width` is not positive.
+
+    Source: Press and Wolf 2017 (tied output), https://arxiv.org/abs/1608.05859.
+
+    >>> embedding = TokenEmbedding(11, 3)
+    >>> embedding(np.array([[1, 4]])).shape
+    TensorShape([1, 2, 3])
+    >>> embedding(np.ones((1, 2, 3)), reverse=True).shape
+    TensorShape([1, 2, 11])
+    """
+
+    def __init__(self, vocab_size, width, embeddings_initializer="normal", **kwargs):
+        super().__init__(**kwargs)
+        checks.check_positive("vocab_size", vocab_size)
+        checks.check_positive("width", width)
+        self.vocab_size = vocab_size
+        self.width = width
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+
+    def build(self, _):
+        """Makes `embeddings` [V, D]."""
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.vocab_size, self.width),
+            initializer=self.embeddings_initializer,
+        )
+
+    def call(self, x, reverse=False):
+        """Returns vectors [..., D], or logits [..., V]."""
+        if not reverse:
+            vectors = ops.take(self.embeddings, x, axis=0)
+            return ops.cast(vectors, self.compute_dtype)
+        x = ops.cast(x, self.compute_dtype)
+        # This spelling multiplies by the transpose without making a copy of it.
+        letters = "abc"[: len(x.shape) - 1]
+        subscripts = f"{letters}y,zy->{letters}z"
+        return ops.cast(ops.einsum(subscripts, x, self.embeddings), "float32")
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "vocab_size": self.vocab_size,
+            "width": self.width,
+            "embeddings_initializer": keras.initializers.serialize(
+                self.embeddings_initializer
+            ),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_llm")
+class LearnedPositions(keras.layers.Layer):
+    """Looks up a learned vector per position.
+
+    y[t] = embeddings[position[t]].
+
+    Args:
+        max_positions: Number of positions, from 0.
+        width: D, the size of each vector.
+        embeddings_initializer: Of the table [max_positions, D].
+
+    Call arguments:
+        positions: Int tensor [...] of values below `max_positions`.
+
+    Returns:
+        Tensor [..., D] in the layer's compute dtype.
+
+    Raises:
+        ValueError: `max_positions` or `width` is not positive.
+
+    >>> LearnedPositions(7, 3)(np.array([[0, 1, 2]])).shape
+    TensorShape([1, 3, 3])
+    """
+
+    def __init__(self, max_positions, width, embeddings_initializer="normal", **kwargs):
+        super().__init__(**kwargs)
+        checks.check_positive("max_positions", max_positions)
+        checks.check_positive("width", width)
+        self.max_positions = max_positions
+        self.width = width
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+
+    def build(self, _):
+        """Makes `embeddings` [max_positions, D]."""
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.max_positions, self.width),
+            initializer=self.embeddings_initializer,
+        )
+
+    def call(self, positions):
+        """Returns [..., D]."""
+        vectors = ops.take(self.embeddings, positions, axis=0)
+        return ops.cast(vectors, self.compute_dtype)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "max_positions": self.max_positions,
+            "width": self.width,
+            "embeddings_initializer": keras.initializers.serialize(
+                self.embeddings_initializer
+            ),
+        }

@@ -1,0 +1,96 @@
+"""The architectures that the package knows, by the name in their config."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_llm.core import Config, checks
+from keras_llm.models import gpt2, llama, transformer
+
+
+class Architecture(NamedTuple):
+    """What an architecture's file offers."""
+
+    config: type[Config]
+    build: Callable[..., keras.Model]
+    decoder: Callable[[keras.Model], Any]
+    forward_flops: Callable[[Any, int], int]  # (config, context) -> per token.
+
+
+ARCHITECTURES = {
+    "gpt2": Architecture(
+        gpt2.GPT2Config, gpt2.build_gpt2, gpt2.GPT2Decoder, transformer.forward_flops
+    ),
+    "llama": Architecture(
+        llama.LlamaConfig,
+        llama.build_llama,
+        llama.LlamaDecoder,
+        transformer.forward_flops,
+    ),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """Returns the architecture called `name`.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    checks.check_choice("architecture", name, tuple(ARCHITECTURES))
+    return ARCHITECTURES[name]
+
+
+def build(config: Any, dtype: Any = None) -> keras.Model:
+    """Returns a freshly initialised model; its `config` attribute is `config`.
+
+    Args:
+        config: The config of any architecture, with `vocab_size` filled in.
+        dtype: A dtype or policy for every layer; None for Keras' global policy.
+
+    >>> config = gpt2.GPT2Config(vocab_size=11, width=8, num_layers=2, num_heads=2)
+    >>> build(config).config.architecture
+    'gpt2'
+    """
+    return architecture(config.architecture).build(config, dtype)
+
+
+def decoder(model: keras.Model) -> Any:
+    """Returns the decoder (`prefill` and `step`) over a built model's layers."""
+    return architecture(model.config.architecture).decoder(model)
+
+
+def split_head(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any]]:
+    """Splits a model before its output projection.
+
+    Returns:
+        The trunk, from token ids [B, T] to hidden states [B, T, D], and the
+        function from hidden states [..., D] to float32 logits [..., V]. A loss can
+        so project a piece of the sequence at a time.
+    """
+    trunk = keras.Model(model.input, model.get_layer("final_norm").output)
+    return trunk, transformer.output_head(model)
+
+
+def count_parameters(model: keras.Model) -> int:
+    """Returns the number of trainable values; a tied table counts once."""
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+def flops_per_token(config: Any, context: int | None = None) -> int:
+    """Returns the floating-point operations that training takes per token.
+
+    Three times the forward pass, whose products each cost two operations: the
+    backward pass takes a product for the inputs and one for the weights. This is
+    6 N plus the attention over `context` tokens.
+
+    Args:
+        config: The config of any architecture.
+        context: Tokens per row; None for the config's `max_positions`.
+
+    >>> flops_per_token(gpt2.GPT2Config(vocab_size=50_257)) / 1e9
+    0.85483776
+    """
+    context = context or getattr(config, "max_positions", 0) or 0
+    return 3 * architecture(config.architecture).forward_flops(config, context)

@@ -1,0 +1,188 @@
+"""Model folders: a config, weights, a tokenizer and a card; no code, no pickle."""
+
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+import keras_llm
+from keras_llm.core import (
+    CorruptFolderError,
+    check_manifest,
+    folders,
+    new_folder,
+    read_json,
+    write_json,
+    write_manifest,
+)
+from keras_llm.models.architectures import architecture, build, count_parameters
+
+_CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
+_TOKENIZER = "tokenizer"
+
+Path = str | os.PathLike[str]
+
+
+def save(model: keras.Model, tokenizer: Any, folder: Path) -> None:
+    """Writes a model folder: whole, or not at all.
+
+    It holds `config.json` (architecture and sizes), `model.safetensors` (every
+    weight under its path in the model, such as
+    `block_0/attention/query_key_value/kernel`, in float32), `tokenizer/`, the card
+    `README.md`, and `manifest.json` with every file's SHA-256.
+
+    Args:
+        model: A model from `models.build` or `models.load`.
+        tokenizer: The tokenizer that made its ids, or None to save none.
+        folder: Where to; it must not exist.
+
+    Raises:
+        FileExistsError: `folder` exists.
+        core.DiskFullError: The disk is full.
+    """
+    with new_folder(folder) as temporary:
+        weights = {
+            weight.path: np.ascontiguousarray(
+                keras.ops.convert_to_numpy(weight), dtype="float32"
+            )
+            for weight in model.weights
+        }
+        folders.check_free_space(
+            temporary, sum(weight.nbytes for weight in weights.values())
+        )
+        safetensors.numpy.save_file(weights, temporary / _WEIGHTS)
+        write_json(
+            temporary / _CONFIG,
+            {
+                "architecture": model.config.architecture,
+                "config": model.config.to_dict(),
+                "keras_llm_version": keras_llm.__version__,
+            },
+        )
+        if tokenizer is not None:
+            tokenizer.save(temporary / _TOKENIZER)
+        (temporary / "README.md").write_text(_card(model, tokenizer), encoding="utf-8")
+        write_manifest(temporary)
+
+
+def load_config(folder: Path) -> Any:
+    """Returns the config of a model folder.
+
+    Raises:
+        FileNotFoundError: There is no config.
+        ValueError: It is malformed, or of an architecture that is not known.
+    """
+    path = pathlib.Path(folder) / _CONFIG
+    values = read_json(path)
+    if not isinstance(values, dict) or not {"architecture", "config"} <= set(values):
+        raise ValueError(
+            "A model's config.json holds `architecture` and `config`. "
+            f"Received: {path}."
+        )
+    return architecture(values["architecture"]).config.from_dict(values["config"])
+
+
+def load(folder: Path, dtype: Any = None) -> keras.Model:
+    """Reads a model folder.
+
+    Args:
+        folder: Written by `save`.
+        dtype: A dtype or policy for every layer; None for Keras' global policy.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        core.CorruptFolderError: A file differs from the manifest, or the weights
+            do not fit the config; the message names the file or the weight.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"A model folder is needed, as `models.save` writes it. Received: {folder}."
+        )
+    check_manifest(folder)
+    model = build(load_config(folder), dtype)
+    load_weights(model, pathlib.Path(folder) / _WEIGHTS)
+    return model
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Fills a model from a safetensors file, one weight in memory at a time.
+
+    Nothing is assigned unless every name and shape fits.
+
+    Raises:
+        core.CorruptFolderError: The file is malformed; or a weight is missing, left
+            over or of another shape.
+    """
+    weights = {weight.path: weight for weight in model.weights}
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            _check_fit(weights, file, path)
+            for name, weight in weights.items():
+                weight.assign(file.get_tensor(name))
+    except safetensors.SafetensorError as error:
+        raise CorruptFolderError(f"{path} is no safetensors file: {error}.") from error
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Returns the tokenizer of a model folder.
+
+    Raises:
+        FileNotFoundError: The folder holds no tokenizer.
+    """
+    from keras_llm import tokenizers  # Text ops: not needed for the model alone.
+
+    path = pathlib.Path(folder) / _TOKENIZER
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"This model was saved without a tokenizer. Received: {folder}."
+        )
+    return tokenizers.load(path)
+
+
+def _check_fit(weights, file, path):
+    """Raises CorruptFolderError unless names and shapes agree."""
+    names = set(file.keys())
+    missing = sorted(set(weights) - names)
+    left_over = sorted(names - set(weights))
+    if missing or left_over:
+        raise CorruptFolderError(
+            f"The weights in {path} are not those of the config. "
+            f"Missing: {missing}; left over: {left_over}."
+        )
+    for name, weight in weights.items():
+        shape = tuple(file.get_slice(name).get_shape())
+        if shape != tuple(weight.shape):
+            raise CorruptFolderError(
+                f"The weight `{name}` in {path} has shape {shape}, but the config "
+                f"asks for {tuple(weight.shape)}."
+            )
+
+
+def _card(model, tokenizer):
+    """Returns the model card, in Markdown."""
+    rows = "\n".join(
+        f"| {name} | {value} |" for name, value in model.config.to_dict().items()
+    )
+    kind = "none" if tokenizer is None else tokenizer.kind
+    return f"""# {model.config.architecture}
+
+A model of {count_parameters(model):,} parameters; tokenizer: {kind}.
+
+| field | value |
+| --- | --- |
+{rows}
+
+```python
+from keras_llm import models
+
+model = models.load("FOLDER")
+tokenizer = models.load_tokenizer("FOLDER")
+```
+
+Data, intended use and limits: to be written by whoever trained it.
+"""

@@ -14,6 +14,8 @@ import traceback
 
 from absl import app, flags
 
+from keras_llm.commands import _quiet
+
 __all__ = ["run", "verbs"]
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -90,8 +92,6 @@ def _overview(known: dict[str, str]) -> str:
 
 
 def _prepare_environment() -> None:
-    # TensorFlow announces its CPU features and absent GPUs on standard error.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         _fail(
@@ -103,6 +103,7 @@ def _prepare_environment() -> None:
 def _call(main, argv: list[str]):
     """Runs `main`; a refusal by this package's own checks needs no traceback."""
     try:
+        _quiet.import_tensorflow()
         return main(argv)
     except (ValueError, OSError) as error:
         innermost = traceback.extract_tb(error.__traceback__)[-1].filename

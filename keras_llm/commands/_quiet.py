@@ -38,10 +38,10 @@ def import_tensorflow() -> None:
 
 
 def news(text: bytes) -> bytes:
-    """Returns `text` without the announcements.
+    r"""Returns `text` without the announcements.
 
-    >>> news(b"I0 oneDNN custom operations are on. W\\nW0 No space left.\\n")
-    b'W0 No space left.\\n'
+    >>> news(b"I0 oneDNN custom operations are on. W\nW0 No space left.\n")
+    b'W0 No space left.\n'
     """
     known = _ANNOUNCEMENTS + ((_NO_CUDA,) if _NO_DRIVER in text else ())
     lines = text.splitlines(keepends=True)

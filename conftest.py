@@ -1,8 +1,10 @@
-"""Settings that every test shares; set before TensorFlow is first imported."""
+"""Settings that every test and doctest shares, set before TensorFlow is imported."""
 
 import os
 
 import hypothesis
+import numpy as np
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # A test that would fetch a model or a data set must fail, not wait.
@@ -13,3 +15,9 @@ hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def numpy_in_doctests(doctest_namespace):
+    """Lets a docstring's example say `np` without importing it."""
+    doctest_namespace["np"] = np

@@ -1,0 +1,100 @@
+"""Tokenises a corpus once, into sharded TFRecord files that training reads.
+
+The folder is accepted wherever text is: `--train_text=DIR`, `--text=DIR`.
+
+Example: python scripts/prepare_data.py --input='corpus/**/*.jsonl.gz' \\
+    --tokenizer=runs/tokenizer --out=runs/tokens
+"""
+
+from absl import app, flags
+
+_INPUT = flags.DEFINE_multi_string(
+    "input", None, "File, folder or glob to read; may be repeated.", required=True
+)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Tokenizer folder.", required=True
+)
+_OUT = flags.DEFINE_string("out", None, "New folder to write.", required=True)
+_JSON_FIELD = flags.DEFINE_string(
+    "json_field", "text", "Member of each JSON line that holds its text."
+)
+_DOCUMENT_SEPARATOR = flags.DEFINE_string(
+    "document_separator",
+    None,
+    r"Text between the documents of a plain file, \n and \t understood; by default "
+    "a file is one document.",
+)
+_UNICODE_FORM = flags.DEFINE_enum(
+    "unicode_form", "none", ["none", "nfc"], "Unicode normalisation of the text."
+)
+_INVALID_UTF8 = flags.DEFINE_enum(
+    "invalid_utf8",
+    "error",
+    ["error", "replace"],
+    "What to do where the text is not UTF-8: stop, or read U+FFFD.",
+)
+_ADD_SEPARATORS = flags.DEFINE_bool(
+    "add_separators", True, "Open each document with the tokenizer's end token."
+)
+_VALID_FRACTION = flags.DEFINE_float(
+    "valid_fraction", 0.05, "Share held back for validation; 0 for none."
+)
+_MAX_UNPACKED_BYTES = flags.DEFINE_integer(
+    "max_unpacked_bytes", 16 * 2**30, "Bytes that one .gz file may unpack to."
+)
+_SHARD_TOKENS = flags.DEFINE_integer("shard_tokens", 2**27, "Tokens a shard.")
+
+
+def main(argv: list[str]) -> None:
+    """Writes the folder, showing progress, and prints what it holds."""
+    if len(argv) > 1:
+        raise app.UsageError(
+            f"Unexpected arguments: {argv[1:]}. Quote globs: --input='corpus/*.txt'."
+        )
+    from tqdm import tqdm
+
+    from keras_llm import data, tokenizers
+    from keras_llm.core import check_absent
+
+    separator = _DOCUMENT_SEPARATOR.value
+    config = data.TextConfig(
+        json_field=_JSON_FIELD.value,
+        document_separator=separator and _unescaped(separator),
+        unicode_form=_UNICODE_FORM.value,
+        invalid_utf8=_INVALID_UTF8.value,
+        add_separators=_ADD_SEPARATORS.value,
+        valid_fraction=_VALID_FRACTION.value,
+        max_unpacked_bytes=_MAX_UNPACKED_BYTES.value,
+    )
+    # What is quick to refuse is refused before the tokenizer is loaded.
+    check_absent(_OUT.value)
+    data.find_files(_INPUT.value)
+    tokenizer = tokenizers.load(_TOKENIZER.value)
+    with tqdm(unit="B", unit_scale=True, desc="prepare") as bar:
+        summary = data.prepare(
+            _INPUT.value,
+            tokenizer,
+            _OUT.value,
+            config,
+            shard_tokens=_SHARD_TOKENS.value,
+            progress=lambda read: bar.update(read.num_bytes - bar.n),
+        )
+    _print_summary(summary)
+
+
+def _unescaped(text: str) -> str:
+    return text.replace(r"\n", "\n").replace(r"\t", "\t")
+
+
+def _print_summary(summary) -> None:
+    for name, counts in (("train", summary.train), ("valid", summary.valid)):
+        if counts is not None:
+            print(
+                f"{name}: {counts.num_documents:,} documents, {counts.num_tokens:,} "
+                f"tokens, {counts.num_bytes:,} bytes, "
+                f"{counts.num_bytes / counts.num_tokens:.2f} bytes per token"
+            )
+    print(
+        f"{summary.num_shards} shard(s) in {_OUT.value}; "
+        f"{summary.empty_documents} empty document(s) left out"
+    )

@@ -68,9 +68,11 @@ def main(argv: list[str]) -> None:
     )
     # What is quick to refuse is refused before the tokenizer is loaded.
     check_absent(_OUT.value)
-    data.find_files(_INPUT.value)
+    files = data.find_files(_INPUT.value)
+    packed = any(path.suffix == ".gz" for path in files)
+    total = None if packed else sum(path.stat().st_size for path in files)
     tokenizer = tokenizers.load(_TOKENIZER.value)
-    with tqdm(unit="B", unit_scale=True, desc="prepare") as bar:
+    with tqdm(total=total, unit="B", unit_scale=True, desc="prepare") as bar:
         summary = data.prepare(
             _INPUT.value,
             tokenizer,

@@ -1,1 +1,52 @@
-"""From text files to batches of token ids."""
+"""From text files to batches of token ids.
+
+    documents -> token stream -> rows of `context` + 1 tokens -> batches
+
+Each document is written `[end] tokens…`: the separator opens it, so a row needs no
+further input to tell documents apart.
+"""
+
+from keras_llm.data.batches import (
+    TrainingBatches,
+    ValidationBatches,
+    training_batches,
+    validation_batches,
+)
+from keras_llm.data.config import DataConfig, DataError, TextConfig
+from keras_llm.data.corpus import load_splits, load_tokens
+from keras_llm.data.documents import read_documents
+from keras_llm.data.prepared import (
+    PreparedCorpus,
+    PreparedSummary,
+    is_prepared,
+    prepare,
+)
+from keras_llm.data.sources import find_files
+from keras_llm.data.token_store import (
+    CorruptRecordError,
+    MemoryTokens,
+    TokenCounts,
+    TokenStore,
+)
+
+__all__ = [
+    "CorruptRecordError",
+    "DataConfig",
+    "DataError",
+    "MemoryTokens",
+    "PreparedCorpus",
+    "PreparedSummary",
+    "TextConfig",
+    "TokenCounts",
+    "TokenStore",
+    "TrainingBatches",
+    "ValidationBatches",
+    "find_files",
+    "is_prepared",
+    "load_splits",
+    "load_tokens",
+    "prepare",
+    "read_documents",
+    "training_batches",
+    "validation_batches",
+]

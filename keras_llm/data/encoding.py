@@ -1,0 +1,153 @@
+"""Documents to token streams, a bounded amount at a time."""
+
+import hashlib
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from keras_llm.data.config import TextConfig
+from keras_llm.data.documents import Piece, ReadCounts, read_pieces
+from keras_llm.data.splits import TRAIN, VALID, choose_split
+from keras_llm.data.token_store import TokenCounts
+
+if TYPE_CHECKING:
+    from keras_llm.tokenizers import Tokenizer
+
+# One call of the tokenizer takes about this much text. Larger calls are no faster
+# and hold more memory: a graph tokenizer keeps some 100 bytes for each.
+_CALL_BYTES = 2**20
+
+Progress = Callable[[ReadCounts], None]
+
+
+class TokenSink(Protocol):
+    """Takes a token stream in order."""
+
+    def append(self, ids: np.ndarray) -> None:
+        """Takes further ids, one-dimensional and unsigned."""
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """Returns the smallest little-endian type for every id below `vocab_size`.
+
+    >>> token_dtype(65_536), token_dtype(65_537)
+    (dtype('uint16'), dtype('uint32'))
+    """
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def tokenizer_fingerprint(tokenizer: "Tokenizer") -> str:
+    """Returns a SHA-256 over all that the tokenizer saves."""
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as parent:
+        folder = pathlib.Path(parent, "tokenizer")
+        tokenizer.save(str(folder))
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            data = path.read_bytes()
+            name = path.relative_to(folder).as_posix()
+            digest.update(f"{name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+class _Part:
+    """One part's pieces that wait to be encoded, and its counts so far."""
+
+    def __init__(self, sink: TokenSink):
+        self.sink = sink
+        self.waiting: list[Piece] = []
+        self.waiting_bytes = 0
+        self.num_tokens = self.num_documents = self.num_bytes = 0
+        self.digest = hashlib.sha256()
+
+    def add(self, piece: Piece) -> None:
+        self.waiting.append(piece)
+        self.waiting_bytes += len(piece.text)
+
+    def take(self, ids: np.ndarray) -> None:
+        self.num_tokens += len(ids)
+        self.num_documents += sum(piece.opens for piece in self.waiting)
+        self.num_bytes += self.waiting_bytes
+        self.digest.update(ids.astype("<u4"))
+        self.sink.append(ids)
+        self.waiting, self.waiting_bytes = [], 0
+
+    def counts(self) -> TokenCounts:
+        return TokenCounts(
+            self.num_tokens,
+            self.num_documents,
+            self.num_bytes,
+            self.digest.hexdigest(),
+        )
+
+
+def encode_files(
+    files: list[pathlib.Path],
+    tokenizer: "Tokenizer",
+    config: TextConfig,
+    sinks: dict[str, TokenSink],
+    progress: Progress | None = None,
+) -> tuple[dict[str, TokenCounts], ReadCounts]:
+    """Streams a corpus through the tokenizer into one sink for each part.
+
+    Args:
+        files: What to read, in order.
+        tokenizer: Encodes the text; its "end" id opens each document.
+        config: How to read and split.
+        sinks: "train", and "valid" if validation text is to be held back.
+        progress: Called after every piece with what has been read.
+
+    Returns:
+        The counts of each part, and those of the text read.
+    """
+    encode = _Encoder(tokenizer, config.add_separators)
+    parts = {name: _Part(sink) for name, sink in sinks.items()}
+    read = ReadCounts()
+    for name, piece in _routed(files, config, read, hold_back=VALID in parts):
+        part = parts[name]
+        part.add(piece)
+        if part.waiting_bytes >= _CALL_BYTES:
+            part.take(encode(part.waiting))
+        if progress is not None:
+            progress(read)
+    for part in parts.values():
+        if part.waiting:
+            part.take(encode(part.waiting))
+    return {name: part.counts() for name, part in parts.items()}, read
+
+
+def _routed(
+    files: list[pathlib.Path], config: TextConfig, read: ReadCounts, hold_back: bool
+) -> Iterator[tuple[str, Piece]]:
+    pieces = read_pieces(files, config, read)
+    if hold_back:
+        return choose_split(files, config).route(pieces)
+    return ((TRAIN, piece) for piece in pieces)
+
+
+class _Encoder:
+    """Encodes pieces, opening each document with the separator."""
+
+    def __init__(self, tokenizer: "Tokenizer", add_separators: bool):
+        import tensorflow as tf
+
+        self._dtype = token_dtype(tokenizer.vocab_size)
+        self._separator = tokenizer.special_ids["end"] if add_separators else None
+        text = tf.TensorSpec([None], tf.string)
+
+        @tf.function(input_signature=[text])
+        def encode(texts):
+            ragged = tokenizer.encode(texts)
+            return ragged.values, ragged.row_starts()
+
+        self._encode = encode
+
+    def __call__(self, pieces: Iterable[Piece]) -> np.ndarray:
+        ids, starts = self._encode([piece.text for piece in pieces])
+        ids = ids.numpy().astype(self._dtype)
+        if self._separator is None:
+            return ids
+        opens = np.array([piece.opens for piece in pieces])
+        return np.insert(ids, starts.numpy()[opens], self._separator)

@@ -1,0 +1,152 @@
+"""The documentation is true: links resolve, examples run, flags exist.
+
+- A fenced `python` block runs; a page's blocks share one namespace, in order.
+- A `bash test` block runs; a page's blocks share one scratch copy of the repository.
+- Any other `bash` block is read: each command of ours must exist with its flags.
+"""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+FENCE = re.compile(r"^```(?P<tag>[^\n]*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(?P<title>.+?) *$", re.MULTILINE)
+OURS = re.compile(r"(?:python scripts/(?P<script>\w+)\.py|keras-llm (?P<verb>\w+))")
+FLAG = re.compile(r"^--(?P<name>[^=]+)")
+
+
+def page_id(page: pathlib.Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: pathlib.Path, *tags: str) -> list[str]:
+    found = FENCE.finditer(page.read_text("utf-8"))
+    return [match["body"] for match in found if match["tag"].strip() in tags]
+
+
+def pages_with(*tags: str):
+    pages = [page for page in PAGES if blocks(page, *tags)]
+    return pytest.mark.parametrize("page", pages, ids=page_id)
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """Returns the anchors that GitHub gives a page's headings."""
+    text = FENCE.sub("", page.read_text("utf-8"))
+    titles = [match["title"].lower() for match in HEADING.finditer(text)]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_resolve(page):
+    broken = []
+    for match in LINK.finditer(FENCE.sub("", page.read_text("utf-8"))):
+        target, _, anchor = match["target"].partition("#")
+        if "://" in target:
+            continue
+        path = page.parent / target if target else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(match["target"])
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_fences_say_what_they_are(page):
+    known = {"", "python", "bash", "bash test", "json", "text", "ini"}
+    tags = {match["tag"] for match in FENCE.finditer(page.read_text("utf-8"))}
+    assert tags <= known
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    linked = {match["target"] for match in LINK.finditer(index)}
+    pages = {
+        path.relative_to(ROOT / "docs").as_posix()
+        for path in PAGES
+        if "docs" in path.parts
+    }
+    wanted = {page for page in pages if "decisions/0" not in page} - {"README.md"}
+    assert wanted <= linked
+
+
+def test_every_decision_is_in_its_index():
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text("utf-8")
+    linked = {match["target"] for match in LINK.finditer(index)}
+    assert linked == {path.name for path in folder.glob("0*.md")}
+
+
+@pages_with("python")
+def test_python_examples_run(page, tmp_path):
+    code = "\n".join(blocks(page, "python"))
+    run([sys.executable, "-c", code], tmp_path)
+
+
+@pages_with("bash test")
+def test_shell_examples_run(page, tmp_path):
+    for name in ("scripts", "keras_llm", "testdata"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks(page, "bash test"))],
+        tmp_path,
+    )
+
+
+@pages_with("bash", "bash test")
+def test_commands_have_the_flags_that_are_shown(page):
+    unknown = []
+    for body in blocks(page, "bash", "bash test"):
+        for line in body.replace("\\\n", " ").splitlines():
+            match = OURS.search(line)
+            if match is None:
+                continue
+            verb = match["script"] or match["verb"]
+            shown = verb_flags(verb)
+            for word in shlex.split(line[match.end() :], comments=True):
+                flag = FLAG.match(word)
+                # A dotted flag overrides a field, which the command itself checks.
+                if flag and "." not in flag["name"] and flag["name"] not in shown:
+                    unknown.append(f"{verb} {word}")
+    assert not unknown
+
+
+KNOWN: dict[str, set[str]] = {}
+
+
+def verb_flags(verb: str) -> set[str]:
+    """Returns the names of a verb's flags, as its --help lists them."""
+    if verb not in KNOWN:
+        script = ROOT / "scripts" / f"{verb}.py"
+        assert script.exists(), f"no command {verb}"
+        shown = subprocess.run(
+            [sys.executable, str(script), "--help"], capture_output=True, text=True
+        ).stdout
+        names = re.findall(r"^ +(?:-\w,)?--(\[no\])?(\w+):", shown, re.MULTILINE)
+        KNOWN[verb] = {name for _, name in names} | {
+            f"no{name}" for negatable, name in names if negatable
+        }
+    return KNOWN[verb]
+
+
+def run(command: list[str], folder: pathlib.Path) -> None:
+    """Runs a command where `python` and `keras-llm` are those of this run."""
+    path = os.pathsep.join(
+        [str(pathlib.Path(sys.executable).parent), os.environ["PATH"]]
+    )
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout

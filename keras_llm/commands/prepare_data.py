@@ -1,8 +1,8 @@
-"""Tokenises a corpus once, into sharded TFRecord files that training reads.
+r"""Tokenises a corpus once, into sharded TFRecord files that training reads.
 
 The folder is accepted wherever text is: `--train_text=DIR`, `--text=DIR`.
 
-Example: python scripts/prepare_data.py --input='corpus/**/*.jsonl.gz' \\
+Example: python scripts/prepare_data.py --input='corpus/**/*.jsonl.gz' \
     --tokenizer=runs/tokenizer --out=runs/tokens
 """
 
@@ -11,9 +11,7 @@ from absl import app, flags
 _INPUT = flags.DEFINE_multi_string(
     "input", None, "File, folder or glob to read; may be repeated.", required=True
 )
-_TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Tokenizer folder.", required=True
-)
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "Tokenizer folder.", required=True)
 _OUT = flags.DEFINE_string("out", None, "New folder to write.", required=True)
 _JSON_FIELD = flags.DEFINE_string(
     "json_field", "text", "Member of each JSON line that holds its text."

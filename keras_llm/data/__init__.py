@@ -15,12 +15,8 @@ from keras_llm.data.batches import (
 from keras_llm.data.config import DataConfig, DataError, TextConfig
 from keras_llm.data.corpus import load_splits, load_tokens
 from keras_llm.data.documents import read_documents
-from keras_llm.data.prepared import (
-    PreparedCorpus,
-    PreparedSummary,
-    is_prepared,
-    prepare,
-)
+from keras_llm.data.prepared import PreparedCorpus, is_prepared
+from keras_llm.data.preparing import PreparedSummary, prepare
 from keras_llm.data.sources import find_files
 from keras_llm.data.token_store import (
     CorruptRecordError,

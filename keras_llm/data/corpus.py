@@ -8,8 +8,13 @@ import numpy as np
 
 from keras_llm.data.config import DataConfig, DataError, TextConfig
 from keras_llm.data.documents import ReadCounts
-from keras_llm.data.encoding import encode_files, token_dtype, tokenizer_fingerprint
-from keras_llm.data.prepared import PreparedCorpus, check_not_empty, is_prepared
+from keras_llm.data.encoding import (
+    check_not_empty,
+    encode_files,
+    token_dtype,
+    tokenizer_fingerprint,
+)
+from keras_llm.data.prepared import PreparedCorpus, is_prepared
 from keras_llm.data.sources import Patterns, find_files, total_bytes
 from keras_llm.data.splits import TRAIN, VALID
 from keras_llm.data.token_store import MemoryTokens, TokenStore

@@ -17,6 +17,7 @@ from keras_llm.data.sources import (
 
 PIECE_BYTES = 2**20
 MAX_LINE_BYTES = 256 * 2**20  # Of one JSON line, which must be in memory whole.
+_BEFORE_SPACE = re.compile(r".*\S(?=\s)", re.DOTALL)
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
@@ -92,20 +93,20 @@ def read_pieces(
 
 
 def safe_cut(text: bytes, limit: int) -> int:
-    """Returns where to cut `text` so that both sides encode as the whole would.
+    r"""Returns where to cut `text` so that both sides encode as the whole would.
 
     The last place up to `limit` where a line feed follows anything but white
-    space; without one, where a space does; without that, the last place between
-    two characters. A pre-split into words ends a word at the first two places and
-    looks no further back, so the tokens are those of the whole text. At a place
-    of the third kind the one word that is cut may be encoded otherwise: it takes
-    a word of `PIECE_BYTES` bytes to get there.
+    space; without one, where a space does, or any white space; without that, the
+    last place between two characters. A pre-split into words ends a word before
+    white space and looks no further back, so the tokens are those of the whole
+    text. At the last kind of place the one word that is cut may be encoded
+    otherwise: it takes `PIECE_BYTES` bytes without a word's end to get there.
 
     Args:
         text: UTF-8 bytes, which may end inside a character.
         limit: The largest result wanted, from 1 to len(text).
 
-    >>> safe_cut(b"two lines\\nof text", 16)
+    >>> safe_cut(b"two lines\nof text", 16)
     9
     >>> safe_cut(b"two words", 8)
     3
@@ -116,6 +117,10 @@ def safe_cut(text: bytes, limit: int) -> int:
             if not _ends_blank(text, cut):
                 return cut
             cut = text.rfind(mark, 1, cut)
+    # What is cut off at the end of `head` is at most an unfinished character.
+    head = text[:limit].decode("utf-8", "ignore")
+    if found := _BEFORE_SPACE.match(head):
+        return len(found.group().encode())
     cut = limit
     while cut < len(text) and cut > 0 and text[cut] & 0xC0 == 0x80:
         cut -= 1
@@ -169,19 +174,20 @@ def _slices(text: bytes) -> Iterator[bytes]:
 
 def _lines(path: pathlib.Path, blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yields (line number from 1, line), however long the blocks are."""
-    number, parts, length = 1, [], 0
+    number, length = 1, 0
+    parts: list[bytes] = []
     for block in blocks:
-        first, *rest = block.split(b"\n")
-        parts.append(first)
-        length += len(first)
-        if not length <= MAX_LINE_BYTES:
-            raise DataError(
-                f"A JSON line may hold {MAX_LINE_BYTES:,} bytes at most. Received: a "
-                f"longer one at {path}:{number}. Split its text over several lines."
-            )
-        for line in rest:
-            yield number, b"".join(parts)
-            number, parts, length = number + 1, [line], len(line)
+        for i, part in enumerate(block.split(b"\n")):
+            if i:
+                yield number, b"".join(parts)
+                number, parts, length = number + 1, [], 0
+            parts.append(part)
+            length += len(part)
+            if not length <= MAX_LINE_BYTES:
+                raise DataError(
+                    f"A JSON line may hold {MAX_LINE_BYTES:,} bytes at most. Received: "
+                    f"a longer one at {path}:{number}. Split its text over several."
+                )
     yield number, b"".join(parts)
 
 

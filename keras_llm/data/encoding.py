@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from keras_llm.data.config import TextConfig
+from keras_llm.data.config import DataError, TextConfig
 from keras_llm.data.documents import Piece, ReadCounts, read_pieces
 from keras_llm.data.splits import TRAIN, VALID, choose_split
 from keras_llm.data.token_store import TokenCounts
@@ -70,7 +70,7 @@ class _Part:
         self.num_tokens += len(ids)
         self.num_documents += sum(piece.opens for piece in self.waiting)
         self.num_bytes += self.waiting_bytes
-        self.digest.update(ids.astype("<u4"))
+        self.digest.update(ids.astype("<u4").data)
         self.sink.append(ids)
         self.waiting, self.waiting_bytes = [], 0
 
@@ -116,6 +116,23 @@ def encode_files(
         if part.waiting:
             part.take(encode(part.waiting))
     return {name: part.counts() for name, part in parts.items()}, read
+
+
+def check_not_empty(counts: TokenCounts, files: list[pathlib.Path], name: str) -> None:
+    """Raises DataError when a part of a corpus holds no text."""
+    if counts.num_bytes > 0:
+        return
+    shown = ", ".join(map(str, files[:3])) + (", …" if len(files) > 3 else "")
+    if name == TRAIN:
+        raise DataError(
+            "A corpus must hold some text besides white space. Received: none in "
+            f"{len(files)} file(s) ({shown}). Check what the pattern matches."
+        )
+    raise DataError(
+        "The text is too short to hold some back for validation. Received: "
+        f"{len(files)} file(s) ({shown}). Raise `valid_fraction`, set it to 0, or "
+        "give a validation text."
+    )
 
 
 def _routed(

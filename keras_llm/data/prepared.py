@@ -1,183 +1,27 @@
-"""A corpus as TFRecord shards of tokens, with a manifest: written and opened."""
+"""A corpus of tokens in TFRecord shards: checked on opening, read in place."""
 
-import dataclasses
 import math
 import os
 import pathlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keras_llm.core import checks, folders
 from keras_llm.core.folders import CorruptFolderError
-from keras_llm.data.config import DataError, TextConfig
-from keras_llm.data.encoding import (
-    Progress,
-    encode_files,
-    token_dtype,
-    tokenizer_fingerprint,
-)
-from keras_llm.data.records import RecordFormat
-from keras_llm.data.sources import Patterns, find_files
+from keras_llm.data.config import TextConfig
 from keras_llm.data.splits import TRAIN, VALID
 from keras_llm.data.token_store import ShardedTokens, ShardLayout, TokenCounts
 
-if TYPE_CHECKING:
-    from keras_llm.tokenizers import Tokenizer
-
 DESCRIPTION = "prepared.json"
-_KIND = "keras_llm tokens"
-_VERSION = 1
-_RECORD_TOKENS = 2048
-_SHARD_TOKENS = 2**27
+KIND = "keras_llm tokens"
+VERSION = 1
+_TOKEN_TYPES = ("uint16", "uint32")
 # Below this size every shard's SHA-256 is checked when the folder is opened;
 # above it the checksum of each record is, when the record is read.
 _HASH_LIMIT_BYTES = 2**30
 _SHARD_NAME = re.compile(r"(train|valid)-\d{5}\.tfrecord")
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedSummary:
-    """What `prepare` wrote."""
-
-    train: TokenCounts
-    valid: TokenCounts | None
-    empty_documents: int
-    num_shards: int
-
-
-class _ShardWriter:
-    """Writes a token stream as records of one size into numbered shards."""
-
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        part: str,
-        dtype: np.dtype,
-        record_tokens: int,
-        shard_records: int,
-    ):
-        self._folder, self._part = folder, part
-        self._record_tokens, self._shard_records = record_tokens, shard_records
-        self._records = RecordFormat(record_tokens * dtype.itemsize)
-        self._rest = np.empty(0, dtype)
-        self.shards: list[dict[str, Any]] = []
-
-    def append(self, ids: np.ndarray) -> None:
-        ids = np.concatenate([self._rest, ids])
-        whole = len(ids) // self._record_tokens * self._record_tokens
-        self._rest = ids[whole:]
-        self._write(ids[:whole].reshape(-1, self._record_tokens))
-
-    def close(self) -> list[dict[str, Any]]:
-        """Writes what is left, filled up with zeros, and returns the shards."""
-        if len(self._rest):
-            last = np.zeros((1, self._record_tokens), self._rest.dtype)
-            last[0, : len(self._rest)] = self._rest
-            self._write(last)
-        return self.shards
-
-    def _write(self, ids: np.ndarray) -> None:
-        while len(ids):
-            if not self.shards or self.shards[-1]["records"] == self._shard_records:
-                name = f"{self._part}-{len(self.shards):05d}.tfrecord"
-                self.shards.append({"name": name, "records": 0})
-            shard = self.shards[-1]
-            now = ids[: self._shard_records - shard["records"]]
-            with open(self._folder / shard["name"], "ab") as file:
-                file.write(self._records.frame(now.view(np.uint8)).data)
-            shard["records"] += len(now)
-            ids = ids[len(now) :]
-
-
-def prepare(
-    patterns: Patterns,
-    tokenizer: "Tokenizer",
-    out: str | os.PathLike[str],
-    config: TextConfig | None = None,
-    *,
-    shard_tokens: int = _SHARD_TOKENS,
-    record_tokens: int = _RECORD_TOKENS,
-    progress: Progress | None = None,
-) -> PreparedSummary:
-    """Tokenises a corpus once, into a folder that is accepted wherever text is.
-
-    Memory does not grow with the corpus. The folder appears when it is whole:
-    `train-NNNNN.tfrecord` and `valid-NNNNN.tfrecord`, `prepared.json` (counts,
-    config, fingerprints), `tokenizer/` and `manifest.json` (SHA-256 of each).
-
-    Args:
-        patterns: Files, folders or globs.
-        tokenizer: Encodes the text.
-        out: Folder to make; must not exist.
-        config: How to read, and which share to hold back for validation.
-        shard_tokens: Tokens a shard, rounded down to whole records.
-        record_tokens: Tokens a record, the unit that is read and checked.
-        progress: Called now and then with what has been read.
-
-    Raises:
-        DataError: No text, or text that cannot be used.
-        FileExistsError: `out` exists.
-        keras_llm.core.DiskFullError: No space left; nothing stays behind.
-    """
-    checks.check_positive("record_tokens", record_tokens)
-    checks.check_in_range("shard_tokens", shard_tokens, record_tokens, 2**40)
-    config = config or TextConfig()
-    folders.check_absent(out)
-    files = find_files(patterns)
-    dtype = token_dtype(tokenizer.vocab_size)
-    names = (TRAIN, VALID) if config.valid_fraction else (TRAIN,)
-    with folders.new_folder(out) as folder:
-        writers = {
-            name: _ShardWriter(
-                folder, name, dtype, record_tokens, shard_tokens // record_tokens
-            )
-            for name in names
-        }
-        counts, read = encode_files(files, tokenizer, config, dict(writers), progress)
-        for name in names:
-            check_not_empty(counts[name], files, name)
-        tokenizer.save(str(folder / "tokenizer"))
-        description = {
-            "kind": _KIND,
-            "version": _VERSION,
-            "config": config.to_dict(),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "separator_id": tokenizer.special_ids["end"],
-            "token_type": dtype.name,
-            "record_tokens": record_tokens,
-            "empty_documents": read.empty_documents,
-            "parts": {
-                name: {**dataclasses.asdict(counts[name]), "shards": writer.close()}
-                for name, writer in writers.items()
-            },
-        }
-        folders.write_json(folder / DESCRIPTION, description)
-        folders.write_manifest(folder)
-    return PreparedSummary(
-        counts[TRAIN],
-        counts.get(VALID),
-        read.empty_documents,
-        sum(len(writer.shards) for writer in writers.values()),
-    )
-
-
-def check_not_empty(counts: TokenCounts, files: list[pathlib.Path], name: str) -> None:
-    """Raises DataError when a part of a corpus holds no text."""
-    if counts.num_bytes > 0:
-        return
-    shown = ", ".join(map(str, files[:3])) + (", …" if len(files) > 3 else "")
-    if name == TRAIN:
-        raise DataError(
-            "A corpus must hold some text besides white space. Received: none in "
-            f"{len(files)} file(s) ({shown}). Check what the pattern matches."
-        )
-    raise DataError(
-        "The text is too short to hold some back for validation. Received: "
-        f"{len(files)} file(s) ({shown}). Raise `valid_fraction`, set it to 0, or "
-        "give a validation text."
-    )
 
 
 def is_prepared(source: Any) -> bool:
@@ -207,37 +51,67 @@ class PreparedCorpus:
         self.path = pathlib.Path(path)
         self._max_corrupt_records = max_corrupt_records
         try:
-            manifest = folders.read_json(self.path / "manifest.json")
-            self._files = {
-                str(name): (int(entry["bytes"]), str(entry["sha256"]))
-                for name, entry in manifest["files"].items()
-            }
+            self._read_manifest()
             self._check_small_files()
             self._read_description()
-        except (OSError, KeyError, TypeError, AttributeError) as error:
+        except CorruptFolderError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptFolderError(
                 f"{self.path} is not a whole prepared corpus: {error!r}. Restore it "
                 "from a copy or run prepare_data again."
             ) from error
 
+    def _read_manifest(self) -> None:
+        manifest = folders.read_json(self.path / "manifest.json")
+        self._files = {
+            str(name): (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in manifest["files"].items()
+        }
+
     def _read_description(self) -> None:
         description = folders.read_json(self.path / DESCRIPTION)
-        if (description["kind"], description["version"]) != (_KIND, _VERSION):
+        if (description["kind"], description["version"]) != (KIND, VERSION):
             raise CorruptFolderError(
                 f"{self.path} holds {description['kind']!r} of version "
-                f"{description['version']!r}; this release reads {_KIND!r} of version "
-                f"{_VERSION}. Run prepare_data again."
+                f"{description['version']!r}; this release reads {KIND!r} of version "
+                f"{VERSION}. Run prepare_data again."
             )
         self.config = TextConfig.from_dict(description["config"])
         self.tokenizer = str(description["tokenizer"])
         separator = int(description["separator_id"])
         self._separator_id = separator if self.config.add_separators else None
+        checks.check_choice("token_type", description["token_type"], _TOKEN_TYPES)
         self._dtype = np.dtype(description["token_type"]).newbyteorder("<")
         self._record_tokens = int(description["record_tokens"])
+        checks.check_positive("record_tokens", self._record_tokens)
         self._parts = {
-            str(name): (part.pop("shards"), TokenCounts(**part))
-            for name, part in description["parts"].items()
+            part: self._read_part(description["parts"][part])
+            for part in (TRAIN, VALID)
+            if part == TRAIN or part in description["parts"]
         }
+
+    def _read_part(self, part: dict[str, Any]) -> tuple[ShardLayout, TokenCounts]:
+        shards = part.pop("shards")
+        counts = TokenCounts(**part)
+        layout = ShardLayout(
+            tuple(self.path / self._plain_name(shard["name"]) for shard in shards),
+            tuple(int(shard["records"]) for shard in shards),
+            self._record_tokens,
+            self._dtype,
+        )
+        records = math.ceil(counts.num_tokens / self._record_tokens)
+        *full, last = layout.num_records
+        if (
+            len(set(full)) > 1
+            or not 0 < last <= (full or [last])[0]
+            or (sum(layout.num_records) != records)
+        ):
+            raise CorruptFolderError(
+                f"{self.path}: {layout.num_records} records in shards cannot hold "
+                f"{counts.num_tokens} tokens. Run prepare_data again."
+            )
+        return layout, counts
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -250,16 +124,7 @@ class PreparedCorpus:
         Raises:
             keras_llm.core.CorruptFolderError: A shard is not as it was written.
         """
-        shards, counts = self._parts[part]
-        layout = ShardLayout(
-            tuple(self.path / self._plain_name(shard["name"]) for shard in shards),
-            tuple(int(shard["records"]) for shard in shards),
-            self._record_tokens,
-            self._dtype,
-        )
-        needed = math.ceil(counts.num_tokens / self._record_tokens)
-        if needed != sum(layout.num_records) or len(set(layout.num_records[:-1])) > 1:
-            raise CorruptFolderError(f"{self.path}: the shards' counts do not add up.")
+        layout, counts = self._parts[part]
         tokens = ShardedTokens(
             layout, counts, self._separator_id, self._max_corrupt_records
         )

@@ -52,13 +52,11 @@ class RowOrder:
 
     def starts(self, first: int, count: int) -> np.ndarray:
         """Returns where rows `first` .. `first` + `count` - 1 begin, int64 [count]."""
-        rows = np.arange(first, first + count, dtype=np.int64)
-        starts = np.empty(count, np.int64)
         # A block at a time: one row's place costs as much as a thousand.
-        for block in range(first // _BLOCK_ROWS, (first + count - 1) // _BLOCK_ROWS + 1):
-            inside = rows // _BLOCK_ROWS == block
-            starts[inside] = self._block_starts(block)[rows[inside] % _BLOCK_ROWS]
-        return starts
+        first_block, skipped = divmod(first, _BLOCK_ROWS)
+        last_block = (first + count - 1) // _BLOCK_ROWS
+        blocks = map(self._block_starts, range(first_block, last_block + 1))
+        return np.concatenate(list(blocks))[skipped : skipped + count]
 
     def _block_starts(self, block: int) -> np.ndarray:
         number, starts = self._block

@@ -71,9 +71,7 @@ class MemoryTokens(TokenStore):
            [ 3,  4, -1]], dtype=int32)
     """
 
-    def __init__(
-        self, ids: np.ndarray, counts: TokenCounts, separator_id: int | None
-    ):
+    def __init__(self, ids: np.ndarray, counts: TokenCounts, separator_id: int | None):
         super().__init__(counts, separator_id)
         self._ids = ids
 
@@ -141,10 +139,11 @@ class ShardedTokens(TokenStore):
         """
         starts = np.asarray(starts, np.int64)
         size = self._layout.record_tokens
-        last_record = (self.num_tokens - 1) // size
-        first = np.minimum(starts // size, last_record)
+        end = self.num_tokens - 1
+        first = np.minimum(starts, end) // size
+        last = np.minimum(starts + length - 1, end) // size
         span = (length + 2 * size - 2) // size  # Records that a row can touch.
-        touched = np.minimum(first[:, None] + np.arange(span), last_record)
+        touched = np.minimum(first[:, None] + np.arange(span), last[:, None])
         wanted, slots = np.unique(touched, return_inverse=True)
         ids = self._read_records(wanted)
         places = starts[:, None] + np.arange(length)
@@ -171,7 +170,7 @@ class ShardedTokens(TokenStore):
         intact = self._records.intact(framed)
         payloads = np.ascontiguousarray(self._records.payloads(framed))
         ids = payloads.view(self._layout.dtype).astype(np.int32)
-        for i in np.flatnonzero(~intact):
+        for i in np.flatnonzero(~intact).tolist():
             self._report(int(wanted[i]))
             ids[i] = NO_TOKEN
         return ids

@@ -24,7 +24,9 @@ def epoch_rows(batches, rows_per_epoch):
     rows = []
     while len(rows) < rows_per_epoch:
         batch = next(batches)
-        rows += list(zip(batch["token_ids"], batch["targets"], batch["weights"]))
+        rows += list(
+            zip(batch["token_ids"], batch["targets"], batch["weights"], strict=True)
+        )
     return rows[:rows_per_epoch]
 
 

@@ -1,1 +1,7 @@
-"""Decoding parameters and the one decoding loop."""
+"""Decoding: the knobs, the one loop, strings in and strings out."""
+
+from keras_llm.generation.generator import Generation, Generator
+from keras_llm.generation.parameters import Parameters
+from keras_llm.generation.text_model import TextModel
+
+__all__ = ["Generation", "Generator", "Parameters", "TextModel"]

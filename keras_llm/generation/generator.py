@@ -1,0 +1,215 @@
+"""Generation from Python: batches, streams and scores."""
+
+import codecs
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from keras_llm.generation import loop
+from keras_llm.generation import parameters as parameters_lib
+from keras_llm.generation.text_model import TextModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One prompt's continuation.
+
+    Attributes:
+        text: The continuation; bytes that are no UTF-8 became U+FFFD.
+        token_ids: The tokens written, a final end token included.
+        log_probs: Natural logarithm of each token's probability under the model.
+        finish_reason: "stop" (a stop string), "length" or "end" (the end token).
+        prompt_tokens: Tokens read, at least 1.
+    """
+
+    text: str
+    token_ids: list[int]
+    log_probs: list[float]
+    finish_reason: str
+    prompt_tokens: int
+
+
+class Generator:
+    """Generates text with a model in memory.
+
+    Args:
+        model: A built language model.
+        tokenizer: Its tokenizer.
+        jit: Whether decoding is compiled by XLA: slow at the first call of each
+            size, faster after it.
+    """
+
+    def __init__(self, model, tokenizer, jit=False):
+        self.text_model = TextModel(model, tokenizer, jit)
+        self._generate = tf.function(
+            self.text_model.generate, reduce_retracing=True, autograph=False
+        )
+        self._score = tf.function(
+            self.text_model.score, reduce_retracing=True, autograph=False
+        )
+        self._begin = tf.function(
+            self._begin_ids, reduce_retracing=True, autograph=False
+        )
+        self._advance = tf.function(
+            self._advance_ids, reduce_retracing=True, autograph=False
+        )
+
+    def generate(self, prompts: Sequence[str], stop=(), **parameters):
+        """Continues every prompt; a row's result does not depend on the others.
+
+        Args:
+            prompts: The texts to continue.
+            stop: Strings before which the text ends, for every row; or one
+                sequence of strings per prompt.
+            **parameters: Fields of `generation.Parameters`: one value for all rows,
+                or one per row.
+
+        Returns:
+            A list of `Generation`, one per prompt.
+
+        Raises:
+            ValueError: A parameter is unknown or out of range, or a prompt is too
+                long.
+        """
+        _check_texts("prompts", prompts)
+        prompt = tf.constant(list(prompts), tf.string, [len(prompts)])
+        knobs = parameters_lib.make(len(prompts), **parameters)
+        with readable_errors():
+            result = self._generate(prompt, knobs, _stop_rows(stop, len(prompts)))
+        return [
+            Generation(
+                text=result["text"][i].numpy().decode(),
+                token_ids=result["token_ids"][i, :count].numpy().tolist(),
+                log_probs=result["log_probs"][i, :count].numpy().tolist(),
+                finish_reason=result["finish_reason"][i].numpy().decode(),
+                prompt_tokens=int(result["prompt_tokens"][i]),
+            )
+            for i, count in enumerate(result["num_tokens"].numpy())
+        ]
+
+    def score(self, prompts: Sequence[str], completions: Sequence[str]):
+        """Returns log probability, tokens and bits per byte of each completion.
+
+        Returns:
+            Dict of NumPy arrays [B]: `log_prob`, `num_tokens`, `bits_per_byte`.
+        """
+        _check_texts("prompts", prompts)
+        _check_texts("completions", completions)
+        with readable_errors():
+            result = self._score(
+                tf.constant(list(prompts), tf.string, [len(prompts)]),
+                tf.constant(list(completions), tf.string, [len(completions)]),
+            )
+        return {name: value.numpy() for name, value in result.items()}
+
+    def stream(self, prompt: str, stop: Sequence[str] = (), **parameters):
+        """Yields pieces of the continuation as they are generated.
+
+        Joined, they are the text that `generate` returns. A piece is held back
+        while it could still turn into a stop string or into a whole character.
+
+        Args:
+            prompt: The text to continue.
+            stop: Strings before which the text ends.
+            **parameters: Fields of `generation.Parameters`, one value each.
+        """
+        _check_texts("prompt", [prompt])
+        knobs = parameters_lib.make(1, **parameters)
+        pieces = self._token_pieces(prompt, knobs)
+        return _hold_back(pieces, [text.encode() for text in stop if text])
+
+    def _token_pieces(self, prompt, knobs) -> Iterator[bytes]:
+        with readable_errors():
+            state, knobs = self._begin(tf.constant([prompt]), knobs)
+        words = self.text_model.tokenizer.token_bytes
+        for i in range(int(knobs.max_new_tokens[0])):
+            yield words[int(state.token_ids[0, i])]
+            if int(state.finish[0]) != loop.RUNNING:
+                return
+            state = self._advance(state, knobs)
+
+    def _begin_ids(self, prompt, knobs):
+        token_ids, lengths = self.text_model.encode_prompt(prompt)
+        knobs = parameters_lib.check(knobs, lengths, self.text_model.limit)
+        room = tf.maximum(knobs.max_new_tokens[0], 1)
+        capacity = tf.minimum(lengths[0] + room, self.text_model.limit)
+        request = loop.Request(knobs, None, None, self.text_model.end_id)
+        state = loop.begin(
+            self.text_model.decoder, token_ids, lengths, request, room, capacity
+        )
+        return state, knobs
+
+    def _advance_ids(self, state, knobs):
+        request = loop.Request(knobs, None, None, self.text_model.end_id)
+        return loop.advance(self.text_model.decoder, state, request)
+
+
+@contextlib.contextmanager
+def readable_errors():
+    """Turns a failed check of the graph into a ValueError with its message."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        message = error.message.split("assertion failed: ")[-1]
+        raise ValueError(message.split("\n\t [[")[0].split("} ")[-1]) from error
+
+
+def _check_texts(name, texts):
+    if isinstance(texts, (str, bytes)) or not all(
+        isinstance(text, (str, bytes)) for text in texts
+    ):
+        raise ValueError(f"`{name}` must be a list of strings. Received: {texts!r}.")
+
+
+def _stop_rows(stop, batch):
+    """Returns string [B, S], "" where a row has fewer; None without any."""
+    if isinstance(stop, str):
+        raise ValueError(f"`stop` must be a list of strings. Received: {stop!r}.")
+    rows = [list(stop)] * batch
+    if stop and not isinstance(stop[0], (str, bytes)):
+        rows = [list(row) for row in stop]
+        if len(rows) != batch:
+            raise ValueError(
+                "`stop` must hold strings, or one list of strings per prompt. "
+                f"Received: {len(rows)} lists for {batch} prompts."
+            )
+    most = max((len(row) for row in rows), default=0)
+    if not most:
+        return None
+    padded = [row + [""] * (most - len(row)) for row in rows]
+    return tf.constant(padded, tf.string, [batch, most])
+
+
+def _hold_back(pieces: Iterator[bytes], stops: list[bytes]) -> Iterator[str]:
+    """Yields text that can no longer change; ends before a stop string."""
+    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+    held = b""
+    for piece in pieces:
+        # A stop string counts when it is complete, so of several the one that
+        # begins first within this piece's reach.
+        old, held = len(held), held + piece
+        ends = [
+            start
+            for stop in stops
+            if (start := held.find(stop, max(0, old - len(stop) + 1))) >= 0
+        ]
+        if ends:
+            held = held[: min(ends)]
+            break
+        open_bytes = max(
+            (
+                n
+                for stop in stops
+                for n in range(1, len(stop))
+                if held.endswith(stop[:n])
+            ),
+            default=0,
+        )
+        text = decode(held[: len(held) - open_bytes])
+        held = held[len(held) - open_bytes :]
+        if text:
+            yield text
+    if text := decode(held, final=True):
+        yield text

@@ -1,0 +1,162 @@
+"""The decoding knobs: one value per row, checked inside the graph."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+MAX_TEMPERATURE = 100.0
+MAX_REPETITION_PENALTY = 100.0
+
+
+class Parameters(NamedTuple):
+    """How each row is decoded; every field is a tensor [B].
+
+    Attributes:
+        max_new_tokens: Int32, at least 0: tokens to generate at most.
+        temperature: Float32 from 0 to 100; 0 takes the likeliest token.
+        top_k: Int32, at least 0: draw among the k likeliest; 0 is off.
+        top_p: Float32 above 0, up to 1: draw among the likeliest tokens that
+            together have this probability; 1 is off.
+        min_p: Float32 from 0 to 1: least probability of a token, as a share of the
+            likeliest one's; 0 is off.
+        repetition_penalty: Float32 above 0, up to 100; 1 is off.
+        seed: Int32. The same seed draws the same text, whatever the batch.
+    """
+
+    max_new_tokens: tf.Tensor
+    temperature: tf.Tensor
+    top_k: tf.Tensor
+    top_p: tf.Tensor
+    min_p: tf.Tensor
+    repetition_penalty: tf.Tensor
+    seed: tf.Tensor
+
+
+DEFAULTS: dict[str, int | float] = {
+    "max_new_tokens": 64,
+    "temperature": 0.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "seed": 0,
+}
+DTYPES = {
+    name: tf.float32 if isinstance(value, float) else tf.int32
+    for name, value in DEFAULTS.items()
+}
+
+
+def make(batch, **values) -> Parameters:
+    """Returns parameters of `batch` rows from scalars or tensors [B].
+
+    Args:
+        batch: Int or scalar tensor, the number of rows.
+        **values: Fields of `Parameters`; the others take the defaults.
+
+    Raises:
+        ValueError: An unknown field.
+
+    >>> make(2, seed=[3, 4]).seed.numpy().tolist()
+    [3, 4]
+    """
+    for name in values:
+        if name not in DEFAULTS:
+            raise ValueError(
+                f"No decoding parameter is called `{name}`. There are: "
+                f"{', '.join(DEFAULTS)}."
+            )
+    return Parameters(
+        **{
+            name: _row(name, values.get(name, default), batch)
+            for name, default in DEFAULTS.items()
+        }
+    )
+
+
+def _row(name, value, batch):
+    try:
+        tensor = tf.convert_to_tensor(value, DTYPES[name])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be {DTYPES[name].name}, one value or one per prompt. "
+            f"Received: {name}={value!r}."
+        ) from error
+    return tf.broadcast_to(tensor, [batch]) if tensor.shape.rank == 0 else tensor
+
+
+def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
+    """Returns the parameters, unreadable until every one has passed its check.
+
+    Whatever is computed from the result runs after the checks, so that nothing is
+    allocated for a request that is refused.
+
+    Args:
+        parameters: One value per row.
+        prompt_tokens: Int32 [B], the rows' prompt lengths.
+        limit: Tokens that a row may hold, prompt and continuation together.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run, on the first value out of range.
+    """
+    p = parameters
+    room = limit - prompt_tokens
+    checks = [
+        require_rows(name, value, prompt_tokens) for name, value in p._asdict().items()
+    ]
+    with tf.control_dependencies(checks):
+        checks = [
+            _require(
+                room >= 0,
+                f"The prompt must hold at most {limit} tokens, the positions that "
+                "this model has; shorten it. Received, in tokens:",
+                prompt_tokens,
+            ),
+            _require(
+                (p.max_new_tokens >= 0) & (p.max_new_tokens <= tf.maximum(room, 0)),
+                "`max_new_tokens` must lie from 0 to the positions left after the "
+                f"prompt, of {limit} in all; ask for fewer tokens or shorten the "
+                "prompt. Received:",
+                p.max_new_tokens,
+            ),
+            _require_range("temperature", p.temperature, 0.0, MAX_TEMPERATURE),
+            _require(
+                p.top_k >= 0,
+                "`top_k` must be at least 0, where 0 is off. Received:",
+                p.top_k,
+            ),
+            _require(
+                (p.top_p > 0) & (p.top_p <= 1),
+                "`top_p` must lie above 0 and up to 1, where 1 is off. Received:",
+                p.top_p,
+            ),
+            _require_range("min_p", p.min_p, 0.0, 1.0),
+            _require(
+                (p.repetition_penalty > 0)
+                & (p.repetition_penalty <= MAX_REPETITION_PENALTY),
+                "`repetition_penalty` must lie above 0 and up to 100, where 1 is off. "
+                "Received:",
+                p.repetition_penalty,
+            ),
+        ]
+    with tf.control_dependencies(checks):
+        return Parameters(*(tf.identity(value) for value in p))
+
+
+def require_rows(name, value, like):
+    """Returns an op that fails unless `value` has as many rows as `like`."""
+    return tf.debugging.Assert(
+        tf.equal(tf.shape(value)[0], tf.shape(like)[0]),
+        [f"`{name}` must have one value per prompt. Received rows:", tf.shape(value)],
+        name=f"check_rows_{name}",
+    )
+
+
+def _require(holds, rule, values):
+    return tf.debugging.Assert(tf.reduce_all(holds), [rule, values], summarize=8)
+
+
+def _require_range(name, values, low, high):
+    holds = (values >= low) & (values <= high)
+    rule = f"`{name}` must lie from {low:g} to {high:g}. Received:"
+    return _require(holds, rule, values)

@@ -1,0 +1,266 @@
+"""A model and its tokenizer as functions from strings to strings, in graph.
+
+What `Generator` runs in memory and what the exporter writes are these functions.
+"""
+
+import math
+
+import tensorflow as tf
+
+from keras_llm import models
+from keras_llm.generation import loop, stopping
+from keras_llm.generation import parameters as parameters_lib
+from keras_llm.generation.parameters import Parameters
+from keras_llm.tokenizers import repair_utf8
+
+# For models without a greatest position: a bound on what one request may take.
+UNBOUNDED_LIMIT = 2**20
+_SCORE_CHUNK = 128  # Positions whose logits exist at one time.
+_SMALLEST_BUCKET = 16
+
+
+class TextModel:
+    """Generates, scores and tokenizes text with a language model.
+
+    Every method takes and returns batch-led tensors and runs eagerly or traced. A
+    prompt without tokens starts from the end token, as a new document does.
+
+    Args:
+        model: A built language model.
+        tokenizer: Its tokenizer.
+        jit: Whether decoding is compiled by XLA. Sizes are then rounded up to
+            powers of two, so that few programs are compiled.
+
+    Raises:
+        ValueError: The tokenizer has ids that the model lacks.
+    """
+
+    def __init__(self, model, tokenizer, jit=False):
+        config = model.config
+        if tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(
+                "The model must have a row for every id of its tokenizer. Received: "
+                f"tokenizer.vocab_size={tokenizer.vocab_size}, "
+                f"model vocab_size={config.vocab_size}. Give the tokenizer that the "
+                "model was trained with."
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.decoder = models.decoder(model)
+        self.trunk, self.project = models.split_head(model)
+        self.limit = getattr(config, "max_positions", None) or UNBOUNDED_LIMIT
+        self.end_id = tokenizer.special_ids["end"]
+        self.token_bytes = stopping.TokenBytes(tokenizer.token_bytes)
+        self.bucket = _power_of_two if jit else None
+        self._decode = (
+            tf.function(self._decode_ids, jit_compile=True, autograph=False)
+            if jit
+            else (self._decode_ids)
+        )
+
+    def generate(self, prompt, parameters: Parameters, stop=None):
+        """Continues each prompt.
+
+        Args:
+            prompt: String [B]; any bytes.
+            parameters: The knobs, one value per row.
+            stop: String [B, S] or None: text ends before the first of these that
+                would appear; "" is off.
+
+        Returns:
+            Dict of `text` string [B], valid UTF-8; `token_ids` int32 [B, N], -1
+            after each row's last; `log_probs` float32 [B, N], natural logarithms
+            under the model itself, before temperature and filters; `num_tokens`
+            int32 [B]; `finish_reason` string [B]: "stop", "length" or "end";
+            `prompt_tokens` int32 [B].
+
+        Raises:
+            tf.errors.InvalidArgumentError: When run, on a value out of range.
+        """
+        token_ids, lengths = self.encode_prompt(prompt)
+        parameters = parameters_lib.check(parameters, lengths, self.limit)
+        stops = None
+        if stop is not None:
+            with tf.control_dependencies(
+                [parameters_lib.require_rows("stop", stop, prompt)]
+            ):
+                stops = stopping.parse(tf.identity(stop), self.bucket)
+        state = self._bucketed(token_ids, lengths, parameters, stops)
+        text = self.tokenizer.decode(state.token_ids)
+        if stops is not None:
+            end = tf.minimum(state.tail.cut_B, tf.strings.length(text))
+            text = tf.strings.substr(text, tf.zeros_like(end), end)
+        return {
+            "text": repair_utf8(text),
+            "token_ids": state.token_ids,
+            "log_probs": state.log_probs,
+            "num_tokens": state.num_tokens,
+            "finish_reason": tf.gather(tf.constant(loop.FINISH_REASONS), state.finish),
+            "prompt_tokens": lengths,
+        }
+
+    def generate_ids(self, token_ids, lengths, parameters: Parameters):
+        """Continues prompts given as ids; holds no string op.
+
+        Args:
+            token_ids: Int32 [B, T], right-padded; what is beyond a row's length is
+                ignored.
+            lengths: Int32 [B], each from 1 to T.
+            parameters: The knobs, one value per row.
+
+        Returns:
+            Dict of `token_ids`, `log_probs` and `num_tokens` as in `generate`.
+        """
+        token_ids, lengths = self.check_ids(token_ids, lengths)
+        parameters = parameters_lib.check(parameters, lengths, self.limit)
+        state = self._bucketed(token_ids, lengths, parameters, None)
+        return {
+            "token_ids": state.token_ids,
+            "log_probs": state.log_probs,
+            "num_tokens": state.num_tokens,
+        }
+
+    def score(self, prompt, completion):
+        """Returns how likely each completion is after its prompt.
+
+        log p = sum over the completion's tokens of log p(token | all before it).
+
+        Args:
+            prompt: String [B].
+            completion: String [B]; it is tokenized by itself.
+
+        Returns:
+            Dict of `log_prob` float32 [B], natural; `num_tokens` int32 [B], the
+            completion's; `bits_per_byte` float32 [B] = -log_prob / ln 2 / bytes,
+            0 for an empty completion.
+        """
+        with tf.control_dependencies(
+            [parameters_lib.require_rows("completion", completion, prompt)]
+        ):
+            before = self._prompt_rows(prompt)
+            after = self.tokenizer.encode(completion)
+        rows = tf.concat([before, after], axis=1)
+        lengths = tf.cast(rows.row_lengths(), tf.int32)
+        fits = tf.debugging.Assert(
+            tf.reduce_all(lengths <= self.limit),
+            [
+                f"Prompt and completion must hold at most {self.limit} tokens "
+                "together, the positions that this model has; shorten them. "
+                "Received, in tokens:",
+                lengths,
+            ],
+            summarize=8,
+        )
+        with tf.control_dependencies([fits]):
+            token_ids = rows.to_tensor()
+        log_probs = self._token_log_probs(token_ids)
+        first = tf.cast(before.row_lengths(), tf.int32)[:, None]
+        column = tf.range(1, tf.shape(token_ids)[1])[None]
+        counts = (column >= first) & (column < lengths[:, None])
+        total = tf.reduce_sum(tf.where(counts, log_probs, 0.0), axis=1)
+        num_bytes = tf.cast(tf.strings.length(completion), tf.float32)
+        return {
+            "log_prob": total,
+            "num_tokens": tf.cast(after.row_lengths(), tf.int32),
+            "bits_per_byte": tf.math.divide_no_nan(-total / math.log(2), num_bytes),
+        }
+
+    def tokenize(self, text):
+        """Returns `token_ids` int32 [B, N], padded with -1, and `num_tokens` [B]."""
+        rows = self.tokenizer.encode(text)
+        return {
+            "token_ids": rows.to_tensor(-1),
+            "num_tokens": tf.cast(rows.row_lengths(), tf.int32),
+        }
+
+    def encode_prompt(self, prompt):
+        """Returns right-padded ids [B, T] and lengths [B], both at least 1."""
+        rows = self._prompt_rows(prompt)
+        lengths = tf.cast(rows.row_lengths(), tf.int32)
+        token_ids = rows.to_tensor()
+        # A batch of no rows has no columns either; the layers want one.
+        missing = tf.maximum(1 - tf.shape(token_ids)[1], 0)
+        return tf.pad(token_ids, [[0, 0], [0, missing]]), lengths
+
+    def check_ids(self, token_ids, lengths):
+        """Returns both, unreadable until they have passed their checks.
+
+        What lies beyond a row's length becomes id 0.
+        """
+        batch, time = tf.unstack(tf.shape(token_ids))
+        vocab = self.model.config.vocab_size
+        same_rows = parameters_lib.require_rows("lengths", lengths, token_ids)
+        with tf.control_dependencies([same_rows]):
+            in_range = tf.debugging.Assert(
+                tf.reduce_all((lengths >= 1) & (lengths <= time)),
+                ["`lengths` must lie from 1 to", time, "Received:", lengths],
+                summarize=8,
+            )
+        with tf.control_dependencies([in_range]):
+            is_real = tf.range(time)[None] < lengths[:, None]
+            token_ids = tf.where(is_real, token_ids, 0)
+        known = tf.debugging.Assert(
+            tf.reduce_all((token_ids >= 0) & (token_ids < vocab)),
+            [f"Token ids must lie from 0 to {vocab - 1}. Received:", token_ids],
+            summarize=8,
+        )
+        with tf.control_dependencies([known]):
+            return tf.reshape(token_ids, [batch, time]), tf.identity(lengths)
+
+    def _prompt_rows(self, prompt):
+        rows = self.tokenizer.encode(prompt)
+        is_empty = tf.cast(tf.equal(rows.row_lengths(), 0), tf.int32)
+        start = tf.RaggedTensor.from_row_lengths(
+            tf.fill([tf.reduce_sum(is_empty)], self.end_id), is_empty
+        )
+        return tf.concat([start.with_row_splits_dtype(rows.row_splits.dtype), rows], 1)
+
+    def _bucketed(self, token_ids, lengths, parameters, stops):
+        """Decodes, for XLA at sizes rounded up, and cuts the result to size."""
+        longest = tf.shape(token_ids)[1]
+        wanted = tf.reduce_max(tf.concat([[1], parameters.max_new_tokens], 0))
+        room = wanted
+        if self.bucket is not None:
+            padded = tf.minimum(self.bucket(longest), self.limit)
+            token_ids = tf.pad(token_ids, [[0, 0], [0, padded - longest]])
+            longest, room = padded, tf.minimum(self.bucket(wanted), self.limit)
+        capacity = tf.minimum(longest + room, self.limit)
+        state = self._decode(token_ids, lengths, parameters, stops, room, capacity)
+        written = tf.reduce_max(tf.concat([[0], state.num_tokens], 0))
+        return state._replace(
+            token_ids=state.token_ids[:, :written],
+            log_probs=state.log_probs[:, :written],
+        )
+
+    def _decode_ids(self, token_ids, lengths, parameters, stops, room, capacity):
+        request = loop.Request(parameters, stops, self.token_bytes, self.end_id)
+        state = loop.decode(self.decoder, token_ids, lengths, request, room, capacity)
+        # The caches stay inside: nobody reads them after the last token.
+        return state._replace(model=(), seen=())
+
+    def _token_log_probs(self, token_ids):
+        """Returns [B, T - 1]: the log probability of every token but the first."""
+        hidden = self.trunk(token_ids[:, :-1], training=False)
+        targets = token_ids[:, 1:]
+        time = tf.shape(targets)[1]
+        chunks = (time + _SCORE_CHUNK - 1) // _SCORE_CHUNK
+        array = tf.TensorArray(
+            tf.float32, size=chunks, infer_shape=False, element_shape=[None]
+        )
+
+        def add(i, array):
+            part = slice(i * _SCORE_CHUNK, (i + 1) * _SCORE_CHUNK)
+            logits = tf.cast(self.project(hidden[:, part]), tf.float32)
+            chosen = tf.gather(logits, targets[:, part], batch_dims=2)
+            log_probs = chosen - tf.reduce_logsumexp(logits, axis=-1)
+            # Time first, so that the chunks can be joined.
+            return i + 1, array.write(i, tf.reshape(tf.transpose(log_probs), [-1]))
+
+        _, array = tf.while_loop(lambda i, _: i < chunks, add, (0, array))
+        return tf.transpose(tf.reshape(array.concat(), [time, tf.shape(token_ids)[0]]))
+
+
+def _power_of_two(size):
+    """Returns the smallest power of two from 16 up that holds `size`."""
+    powers = tf.constant([_SMALLEST_BUCKET * 2**i for i in range(27)])
+    return tf.gather(powers, tf.searchsorted(powers, [size])[0])

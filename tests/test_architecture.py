@@ -36,7 +36,7 @@ CORE_ONLY = ("serving",)
 BACKEND_FREE = ("ops", "layers", "models")
 ASKS_BACKEND = "keras_llm/ops/replica.py"
 
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = {"keras_llm": 400, "scripts": 400, "tests": 500}
 MAX_FUNCTION_LINES = 50  # Without the docstring.
 # "path" or "path:function" to the reason why it is longer.
 LONGER: dict[str, str] = {}
@@ -191,9 +191,10 @@ def lengths(path: pathlib.Path) -> dict[str, int]:
 def test_files_and_functions_are_short():
     long = {
         name: lines
-        for path in source_files("keras_llm", "scripts", "tests")
+        for folder, most in MAX_FILE_LINES.items()
+        for path in source_files(folder)
         for name, lines in lengths(path).items()
-        if lines > (MAX_FUNCTION_LINES if ":" in name else MAX_FILE_LINES)
+        if lines > (MAX_FUNCTION_LINES if ":" in name else most)
     }
     assert {name: long[name] for name in long if name not in LONGER} == {}
     assert set(LONGER) <= set(long), "an excused length that is no longer needed"

@@ -7,6 +7,7 @@ from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.embeddings import LearnedPositions, TokenEmbedding
 from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.linear import Linear
+from keras_llm.layers.lstm import LSTM
 from keras_llm.layers.norms import LayerNorm, RMSNorm
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DocumentLayout",
     "Dropout",
     "FeedForward",
+    "LSTM",
     "LayerNorm",
     "LearnedPositions",
     "Linear",

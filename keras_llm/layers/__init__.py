@@ -9,6 +9,7 @@ from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.linear import Linear
 from keras_llm.layers.lstm import LSTM
 from keras_llm.layers.norms import LayerNorm, RMSNorm
+from keras_llm.layers.recurrent_block import RecurrentBlock
 
 __all__ = [
     "DecoderBlock",
@@ -21,5 +22,6 @@ __all__ = [
     "Linear",
     "MultiHeadAttention",
     "RMSNorm",
+    "RecurrentBlock",
     "TokenEmbedding",
 ]

@@ -17,16 +17,20 @@ from keras_llm.models.folder import (
 )
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
+from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
 
 __all__ = [
     "ARCHITECTURES",
     "GPT2Config",
     "GPT2Decoder",
+    "LSTMLMConfig",
+    "LSTMLMDecoder",
     "LlamaConfig",
     "LlamaDecoder",
     "build",
     "build_gpt2",
     "build_llama",
+    "build_lstm_lm",
     "count_parameters",
     "decoder",
     "flops_per_token",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_llm.core import Config, checks
-from keras_llm.models import gpt2, llama, transformer
+from keras_llm.models import gpt2, llama, lstm_lm, transformer
 
 
 class Architecture(NamedTuple):
@@ -28,6 +28,12 @@ ARCHITECTURES = {
         llama.build_llama,
         llama.LlamaDecoder,
         transformer.forward_flops,
+    ),
+    "lstm_lm": Architecture(
+        lstm_lm.LSTMLMConfig,
+        lstm_lm.build_lstm_lm,
+        lstm_lm.LSTMLMDecoder,
+        lstm_lm.forward_flops,
     ),
 }
 

@@ -18,6 +18,7 @@ from keras_llm.commands import _quiet
 
 __all__ = ["run", "verbs"]
 
+_HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "--helpfull"}
 _FOLDER = pathlib.Path(__file__).parent
 
 
@@ -36,11 +37,16 @@ def run(verb: str | None = None) -> None:
     sys.modules["__main__"].__doc__ = module.__doc__
     for flag in flags.FLAGS.get_flags_for_module(module.__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    parser = getattr(module, "parse_flags", None)
-    if parser is None:
-        app.run(lambda argv: _call(module.main, argv))
-    else:
-        app.run(lambda argv: _call(module.main, argv), flags_parser=parser)
+    options = {}
+    if hasattr(module, "parse_flags"):
+        options["flags_parser"] = module.parse_flags
+    try:
+        app.run(lambda argv: _call(module.main, argv), **options)
+    except SystemExit as end:
+        # absl ends with 1 after showing help; a question answered is no failure.
+        if end.code == 1 and _HELP & set(sys.argv):
+            sys.exit(0)
+        raise
 
 
 def verbs() -> dict[str, str]:
@@ -68,7 +74,7 @@ def _take_verb() -> str:
 
         print(f"keras_llm {keras_llm.__version__}")
         sys.exit(0)
-    if word in ("help", "-h", "--help", "--helpshort", "--helpfull"):
+    if word in {"help", *_HELP}:
         print(_overview(known))
         sys.exit(0 if len(sys.argv) > 1 else 2)
     nearest = difflib.get_close_matches(word, known, n=1)

@@ -1,1 +1,19 @@
 """Text to token ids and back, inside the graph."""
+
+from keras_llm.tokenizers.byte_bpe_tokenizer import ByteBPETokenizer
+from keras_llm.tokenizers.byte_tokenizer import ByteTokenizer
+from keras_llm.tokenizers.character_tokenizer import CharacterTokenizer
+from keras_llm.tokenizers.folder import load
+from keras_llm.tokenizers.tokenizer import Tokenizer
+from keras_llm.tokenizers.training import train_byte_bpe
+from keras_llm.tokenizers.utf8 import repair_utf8
+
+__all__ = [
+    "ByteBPETokenizer",
+    "ByteTokenizer",
+    "CharacterTokenizer",
+    "Tokenizer",
+    "load",
+    "repair_utf8",
+    "train_byte_bpe",
+]

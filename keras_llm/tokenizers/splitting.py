@@ -1,0 +1,195 @@
+"""GPT-2's split of text into words, as whole-tensor operations on bytes.
+
+The reference is the regular expression
+`'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`.
+RE2, which TensorFlow has, knows no look-ahead, takes `\\s` as ASCII and follows an
+older Unicode. But every alternative can be decided from a few neighbouring bytes:
+
+- a word starts where the class of character changes (letter, number, other, white
+  space), except behind a plain space, which belongs to the word that follows;
+- the last white-space character before a non-space starts a word of its own, since
+  `\\s+(?!\\S)` stops short of it;
+- an apostrophe that starts a word takes a contraction's letters with it, and the
+  next word starts right behind them.
+
+So each byte gets a code of four bits, four codes make an index, and one look-up in a
+table of 65,536 entries says what starts at that byte. Ill-formed UTF-8 counts as
+"other", byte by byte, so that any bytes can be split and none is lost.
+
+P positions (bytes with one separator before, between and after the texts), W words.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_llm.tokenizers import unicode_classes
+from keras_llm.tokenizers.utf8 import find_wide_characters
+
+# Letters that contractions are made of have codes of their own.
+(
+    _EDGE,  # Between two texts.
+    _BLANK,  # U+0020
+    _SPACE,  # Other white space of one byte.
+    _NUMBER,
+    _OTHER,
+    _APOSTROPHE,
+    _SDMT,
+    _R,
+    _V,
+    _L,
+    _E,
+    _LETTER,
+    _WIDE_SPACE,  # First byte of wider white space, ...
+    _LAST_WIDE_SPACE,  # ... the same with no space behind it, ...
+    _WIDE_SPACE_REST,  # ... and the bytes that follow it.
+) = range(15)
+_IS_WORD = np.isin(np.arange(16), range(_NUMBER, _LETTER + 1))
+_IS_SPACE = np.isin(
+    np.arange(16),
+    [_BLANK, _SPACE, _WIDE_SPACE, _LAST_WIDE_SPACE, _WIDE_SPACE_REST],
+)
+# What starts at a byte.
+_NOTHING, _WORD, _SHORT_CONTRACTION, _LONG_CONTRACTION = range(4)
+
+
+class Words(NamedTuple):
+    """The words of a batch of texts, in order."""
+
+    bytes_P: tf.Tensor  # uint8, the texts with a NUL before, between and after.
+    separator_B: tf.Tensor  # int32 [B + 1], where those NULs stand.
+    start_W: tf.Tensor  # int32, position of each word's first byte.
+    length_W: tf.Tensor  # int32, in bytes.
+
+
+def split_words(strings_B: tf.Tensor) -> Words:
+    """Splits texts, strings [B], by GPT-2's pattern."""
+    joined = tf.strings.reduce_join(
+        tf.concat([[""], strings_B, [""]], axis=0), separator="\0"
+    )
+    bytes_P = tf.io.decode_raw(joined, tf.uint8)
+    separator_B = tf.cumsum(
+        tf.concat([[0], tf.strings.length(strings_B) + 1], axis=0)
+    )
+    codes_P = tf.tensor_scatter_nd_update(
+        tf.gather(_BYTE_CODES, tf.cast(bytes_P, tf.int32)),
+        separator_B[:, tf.newaxis],
+        tf.fill(tf.shape(separator_B), tf.constant(_EDGE, tf.uint8)),
+    )
+    codes_P = tf.cond(
+        tf.reduce_max(bytes_P) >= 0x80,
+        lambda: _with_wide_codes(codes_P, bytes_P),
+        lambda: codes_P,
+    )
+    # Separators start a "word" too: that ends the word before them.
+    start_W = tf.cast(tf.where(_word_starts(codes_P))[:, 0], tf.int32)
+    length_W = start_W[1:] - start_W[:-1]
+    is_word = tf.where(tf.gather(codes_P, start_W[:-1]) != _EDGE)[:, 0]
+    return Words(
+        bytes_P,
+        separator_B,
+        tf.gather(start_W, is_word),
+        tf.gather(length_W, is_word),
+    )
+
+
+def _word_starts(codes_P: tf.Tensor) -> tf.Tensor:
+    """Returns bool [P] from uint8 codes [P]: does a word start here?"""
+    padded = tf.pad(codes_P, [[1, 2]])  # _EDGE is 0.
+    pair = padded[:-1] * 16 + padded[1:]
+    window_P = tf.cast(pair[:-2], tf.int32) * 256 + tf.cast(pair[2:], tf.int32)
+    event_P = tf.gather(_EVENTS, window_P)
+    short = tf.pad(event_P == _SHORT_CONTRACTION, [[3, 0]])
+    long = tf.pad(event_P == _LONG_CONTRACTION, [[3, 0]])
+    inside_contraction = (short | long)[2:-1]
+    behind_contraction = short[1:-2] | long[:-3]
+    return ((event_P != _NOTHING) & ~inside_contraction) | behind_contraction
+
+
+def _with_wide_codes(codes_P: tf.Tensor, bytes_P: tf.Tensor) -> tf.Tensor:
+    """Corrects the codes of letters, numbers and spaces beyond ASCII."""
+    wide = find_wide_characters(bytes_P)
+    page_C = tf.gather(_PAGE_START, tf.bitwise.right_shift(wide.code_point_C, 8))
+    code_C = tf.gather(
+        _CHARACTER_CODES, page_C + tf.bitwise.bitwise_and(wide.code_point_C, 255)
+    )
+    code_C4 = tf.gather(_CODES_OF_BYTES, tf.cast(code_C, tf.int32))
+    offset = tf.range(4)
+    cell = tf.where((offset < wide.length_C[:, tf.newaxis]) & (code_C4 != _OTHER))
+    at = tf.gather(wide.start_C, cell[:, 0]) + tf.cast(cell[:, 1], tf.int32)
+    codes_P = tf.tensor_scatter_nd_update(
+        codes_P, at[:, tf.newaxis], tf.gather_nd(code_C4, cell)
+    )
+    space = tf.where(code_C == _WIDE_SPACE)[:, 0]
+    space_at = tf.gather(wide.start_C, space)
+    behind = tf.gather(codes_P, space_at + tf.gather(wide.length_C, space))
+    last = tf.boolean_mask(space_at, tf.gather(_IS_WORD, tf.cast(behind, tf.int32)))
+    return tf.tensor_scatter_nd_update(
+        codes_P,
+        last[:, tf.newaxis],
+        tf.fill(tf.shape(last), tf.constant(_LAST_WIDE_SPACE, tf.uint8)),
+    )
+
+
+def _byte_codes() -> np.ndarray:
+    """Returns the code of every byte taken alone, uint8 [256]."""
+    codes = np.full(256, _OTHER, np.uint8)
+    classes = unicode_classes.character_classes()[:128]
+    codes[:128][classes == unicode_classes.LETTER] = _LETTER
+    codes[:128][classes == unicode_classes.NUMBER] = _NUMBER
+    codes[:128][classes == unicode_classes.SPACE] = _SPACE
+    singles = {" ": _BLANK, "'": _APOSTROPHE, "r": _R, "v": _V, "l": _L, "e": _E}
+    for character, code in [*singles.items(), *((c, _SDMT) for c in "sdmt")]:
+        codes[ord(character)] = code
+    return codes
+
+
+def _character_pages() -> tuple[np.ndarray, np.ndarray]:
+    """Returns codes of wide characters in pages of 256, and where each page is."""
+    to_code = np.zeros(4, np.uint8)
+    to_code[unicode_classes.OTHER] = _OTHER
+    to_code[unicode_classes.LETTER] = _LETTER
+    to_code[unicode_classes.NUMBER] = _NUMBER
+    to_code[unicode_classes.SPACE] = _WIDE_SPACE
+    codes = to_code[unicode_classes.character_classes()].reshape(-1, 256)
+    pages, page_of = np.unique(codes, axis=0, return_inverse=True)
+    return pages.reshape(-1), (page_of.reshape(-1) * 256).astype(np.int32)
+
+
+def _codes_of_bytes() -> np.ndarray:
+    """Returns the codes of a wide character's four bytes by its own code."""
+    codes = np.repeat(np.arange(16, dtype=np.uint8)[:, None], 4, axis=1)
+    codes[_WIDE_SPACE, 1:] = _WIDE_SPACE_REST
+    return codes
+
+
+def _events() -> np.ndarray:
+    """Returns what starts at a byte, by (code before, code, next, next but one)."""
+    before, here, after, second = np.indices((16,) * 4)
+    group = np.arange(16)
+    group[[_APOSTROPHE]] = _OTHER
+    group[[_SDMT, _R, _V, _L, _E]] = _LETTER
+    changes = group[before] != group[here]
+    starts = np.where(
+        _IS_SPACE[here],
+        ~_IS_SPACE[before] | ((here != _WIDE_SPACE) & _IS_WORD[after]),
+        changes & (before != _BLANK),
+    )
+    starts[here == _WIDE_SPACE_REST] = False
+    starts[here == _LAST_WIDE_SPACE] = True
+    starts[here == _EDGE] = True
+    apostrophe = starts & (here == _APOSTROPHE)
+    ends_in_e = ((after == _R) | (after == _V)) & (second == _E)
+    events = np.where(starts, _WORD, _NOTHING)
+    events[apostrophe & (after == _SDMT)] = _SHORT_CONTRACTION
+    events[apostrophe & (ends_in_e | ((after == _L) & (second == _L)))] = (
+        _LONG_CONTRACTION
+    )
+    return events.reshape(-1).astype(np.uint8)
+
+
+_BYTE_CODES = _byte_codes()
+_CHARACTER_CODES, _PAGE_START = _character_pages()
+_CODES_OF_BYTES = _codes_of_bytes()
+_EVENTS = _events()

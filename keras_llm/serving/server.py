@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import pathlib
@@ -93,6 +94,7 @@ def serve(options: ServerOptions) -> None:
     versions.highest()  # Mistakes show before TensorFlow's seconds of import.
     listener = _bind(options.rest_api_host, options.rest_api_port)
     with contextlib.closing(listener):
+        _import_tensorflow()
         versions.start()
         workers = WorkerPool(
             options.rest_api_num_threads or os.cpu_count() or 1,
@@ -160,6 +162,18 @@ class _Server(uvicorn.Server):
         _log.info("Finishing the requests that have begun.")
         self._api.draining = True
         self.should_exit = True
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow and tells the garbage collector to leave it alone.
+
+    Half a second, in which no request is answered, goes into each full collection
+    otherwise; there is one after every change of version.
+    """
+    import tensorflow  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def _bind(host: str, port: int) -> socket.socket:

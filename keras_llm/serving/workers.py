@@ -17,13 +17,15 @@ class Job:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self._loop.create_future()
 
-    def run(self) -> None:
-        """Makes the call in this thread and hands its outcome to the event loop."""
-        result, error = None, None
+    def run(self) -> tuple[Any, Exception | None]:
+        """Makes the call in this thread; returns its result or its error."""
         try:
-            result = self.call()
-        except Exception as caught:
-            error = caught
+            return self.call(), None
+        except Exception as error:
+            return None, error
+
+    def deliver(self, result: Any, error: Exception | None) -> None:
+        """Hands the outcome to the event loop."""
         try:
             self._loop.call_soon_threadsafe(self._finish, result, error)
         except RuntimeError:
@@ -97,7 +99,9 @@ class WorkerPool:
                     self._condition.wait()
                 job = self._waiting.popleft()
                 self._busy += 1
-            job.run()
-            del job  # Its arrays and its model are not kept until the next one.
+            outcome = job.run()
+            # Before the client can know: it may send its next request at once.
             with self._condition:
                 self._busy -= 1
+            job.deliver(*outcome)
+            del job, outcome  # Arrays and model are not kept until the next job.

@@ -106,7 +106,9 @@ def write_version(tmp_path_factory) -> Callable[[pathlib.Path, int], pathlib.Pat
             toy = toy_module(tf, version)
             names = ("echo", "types", "guarded", "spin", "which", "odd", "brief")
             signatures = {name: getattr(toy, name) for name in names}
-            tf.saved_model.save(toy, folder, {"serving_default": toy.half, **signatures})
+            tf.saved_model.save(
+                toy, folder, {"serving_default": toy.half, **signatures}
+            )
             write_warmup(
                 folder / WARMUP_PATH,
                 [("", {"x": np.zeros(2, "f4")}), ("echo", {"text": np.array([b"a"])})],

@@ -321,8 +321,10 @@ JSON = st.recursive(
     | st.integers()
     | st.text(max_size=8)
     | st.sampled_from([{"b64": "AA=="}, 2**63, -1, 1e308, "x"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["x", "text", "b64", "y"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["x", "text", "b64", "y"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 REQUESTS = st.fixed_dictionaries(
@@ -345,7 +347,9 @@ def test_no_generated_body_is_the_servers_fault(server, body):
 
 
 def test_one_bad_request_fails_alone(server):
-    requests = [{"instances": [i]} if i % 3 else {"instances": ["a"]} for i in range(60)]
+    requests = [
+        {"instances": [i]} if i % 3 else {"instances": ["a"]} for i in range(60)
+    ]
     with concurrent.futures.ThreadPoolExecutor(12) as threads:
         replies = list(threads.map(server.predict, requests))
     for i, (status, reply) in enumerate(replies):

@@ -143,31 +143,36 @@ class MultiHeadAttention(keras.layers.Layer):
         y, _, _ = self._sequence(x, mask, positions, bias, rotary, training)
         return y
 
-    def prefill(self, x_BTD, capacity, bias=None, rotary=None):
-        """Runs a prompt and returns what later steps need of it.
+    def prefill(self, x_BTD, real_BT, capacity, bias=None, rotary=None):
+        """Runs right-padded prompts and returns what later steps need of them.
 
         Args:
             x_BTD: Float tensor [B, T, D].
+            real_BT: Bool [B, T], True for real tokens.
             capacity: C >= T, the number of slots in the caches; int or tensor.
             bias: As in `call`.
             rotary: As in `call`.
 
         Returns:
-            Result [B, T, D], keys and values [B, K, C, H] with 0..T-1 filled.
+            Result [B, T, D], keys and values [B, K, C, H]: the real tokens' in
+            their slots, zeros elsewhere.
         """
         y, keys, values = self._sequence(x_BTD, None, None, bias, rotary, False)
-        return y, caches.fill(keys, capacity), caches.fill(values, capacity)
+        keys = caches.fill(keys, capacity, real_BT)
+        return y, keys, caches.fill(values, capacity, real_BT)
 
-    def step(self, x_BD, keys, values, slots, bias, rotary=None):
+    def step(self, x_BD, keys, values, slots, bias, rotary=None, compiled=False):
         """Runs one token per row against the caches.
 
         Args:
             x_BD: Float tensor [B, D].
             keys: [B, K, C, H].
             values: [B, K, C, H].
-            slots: From `ops.cache.slots`: where the token's key and value go.
+            slots: From `ops.cache.slots`: where the token's key and value go; the
+                caches must hold zeros there.
             bias: Float32 [B, 1, 1, C]: which slots the token sees, its own included.
             rotary: Tables [B, 1, 1, H] at the token's position.
+            compiled: Whether XLA compiles the caller.
 
         Returns:
             Result [B, D] and both caches with one slot per row replaced.
@@ -175,8 +180,8 @@ class MultiHeadAttention(keras.layers.Layer):
         heads = self.num_heads + 2 * self.key_value_heads
         fused = ops.reshape(self.query_key_value(x_BD), (-1, heads, 1, self._size))
         query, key, value = self._split(fused, rotary)
-        keys = caches.write(keys, slots, key)
-        values = caches.write(values, slots, value)
+        keys = caches.write(keys, slots, key, compiled)
+        values = caches.write(values, slots, value, compiled)
         y_BN1H = self._attend(query, keys, values, bias, training=False)
         y_BD = ops.reshape(y_BN1H, (-1, self.num_heads * self._size))
         return self.output_projection(y_BD), keys, values

@@ -11,14 +11,6 @@ from keras_llm.layers.norms import LayerNorm, RMSNorm
 NORMS = ("layer_norm", "rms_norm")
 
 
-def make_norm(kind, epsilon, use_bias, **kwargs):
-    """Returns a LayerNorm or an RMSNorm; the latter never has a bias."""
-    checks.check_choice("norm", kind, NORMS)
-    if kind == "rms_norm":
-        return RMSNorm(epsilon, **kwargs)
-    return LayerNorm(epsilon, use_bias, **kwargs)
-
-
 @keras.saving.register_keras_serializable(package="keras_llm")
 class DecoderBlock(keras.layers.Layer):
     """Attention and feed-forward, each normed before and added to its input.
@@ -30,7 +22,7 @@ class DecoderBlock(keras.layers.Layer):
         inner_dim: F, the width inside the feed-forward.
         key_value_heads: K; None for N.
         head_size: H; None for D / N.
-        norm: "layer_norm" or "rms_norm".
+        norm: "layer_norm" or "rms_norm", which never has a bias.
         activation: "gelu", "gelu_tanh" or "swiglu".
         rotary_base: Base of the rotary positions; None for none.
         window: Tokens in reach of each token; None for all before it.
@@ -79,68 +71,68 @@ class DecoderBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.arguments = {
-            "num_heads": num_heads,
-            "inner_dim": inner_dim,
-            "key_value_heads": key_value_heads,
-            "head_size": head_size,
-            "norm": norm,
-            "activation": activation,
-            "rotary_base": rotary_base,
-            "window": window,
-            "use_bias": use_bias,
-            "dropout": dropout,
-            "epsilon": epsilon,
-            "seed": seed,
-        }
+        checks.check_choice("norm", norm, NORMS)
+        self.num_heads = num_heads
+        self.inner_dim = inner_dim
+        self.key_value_heads = key_value_heads
+        self.head_size = head_size
+        self.norm = norm
+        self.activation = activation
+        self.rotary_base = rotary_base
+        self.window = window
+        self.use_bias = use_bias
+        self.dropout = dropout
+        self.epsilon = epsilon
+        self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
-        initializers = (self.kernel_initializer, self.output_initializer)
-        policy = {"dtype": self.dtype_policy}
-        self.attention_norm = make_norm(
-            norm, epsilon, use_bias, name="attention_norm", **policy
-        )
-        self.attention = MultiHeadAttention(
-            num_heads,
-            key_value_heads,
-            head_size,
-            rotary_base=rotary_base,
-            window=window,
-            use_bias=use_bias,
-            dropout=dropout,
-            seed=seed,
-            kernel_initializer=_copy(initializers[0]),
-            output_initializer=_copy(initializers[1]),
-            name="attention",
-            **policy,
-        )
-        self.feed_forward_norm = make_norm(
-            norm, epsilon, use_bias, name="feed_forward_norm", **policy
-        )
-        self.feed_forward = FeedForward(
-            inner_dim,
-            activation,
-            use_bias,
-            kernel_initializer=_copy(initializers[0]),
-            output_initializer=_copy(initializers[1]),
-            name="feed_forward",
-            **policy,
-        )
-        later = [None, None] if seed is None else [seed + 1, seed + 2]
-        self.attention_dropout = Dropout(
-            dropout, later[0], name="attention_dropout", **policy
-        )
-        self.feed_forward_dropout = Dropout(
-            dropout, later[1], name="feed_forward_dropout", **policy
-        )
         self.supports_masking = True
 
     def build(self, x_shape):
-        """Builds the parts."""
+        """Makes the norms, `attention` and `feed_forward`."""
+        self.attention_norm = self._norm("attention_norm")
+        self.feed_forward_norm = self._norm("feed_forward_norm")
+        self.attention = MultiHeadAttention(
+            self.num_heads,
+            self.key_value_heads,
+            self.head_size,
+            rotary_base=self.rotary_base,
+            window=self.window,
+            use_bias=self.use_bias,
+            dropout=self.dropout,
+            seed=self.seed,
+            kernel_initializer=_copy(self.kernel_initializer),
+            output_initializer=_copy(self.output_initializer),
+            name="attention",
+            dtype=self.dtype_policy,
+        )
+        self.feed_forward = FeedForward(
+            self.inner_dim,
+            self.activation,
+            self.use_bias,
+            kernel_initializer=_copy(self.kernel_initializer),
+            output_initializer=_copy(self.output_initializer),
+            name="feed_forward",
+            dtype=self.dtype_policy,
+        )
+        self.attention_dropout = self._dropout("attention_dropout", 1)
+        self.feed_forward_dropout = self._dropout("feed_forward_dropout", 2)
         self.attention_norm.build(x_shape)
         self.attention.build(x_shape)
         self.feed_forward_norm.build(x_shape)
         self.feed_forward.build(x_shape)
+
+    def _norm(self, name):
+        if self.norm == "rms_norm":
+            return RMSNorm(self.epsilon, name=name, dtype=self.dtype_policy)
+        return LayerNorm(
+            self.epsilon, self.use_bias, name=name, dtype=self.dtype_policy
+        )
+
+    def _dropout(self, name, number):
+        """Returns a dropout; `number` tells the block's dropouts apart."""
+        seed = None if self.seed is None else self.seed + number
+        return Dropout(self.dropout, seed, name=name, dtype=self.dtype_policy)
 
     def call(
         self, x, mask=None, positions=None, bias=None, rotary=None, training=False
@@ -156,17 +148,17 @@ class DecoderBlock(keras.layers.Layer):
         )
         return self._finish(x, branch, training)
 
-    def prefill(self, x_BTD, capacity, bias=None, rotary=None):
+    def prefill(self, x_BTD, real_BT, capacity, bias=None, rotary=None):
         """Returns [B, T, D] and the caches, as `MultiHeadAttention.prefill`."""
         branch, keys, values = self.attention.prefill(
-            self.attention_norm(x_BTD), capacity, bias, rotary
+            self.attention_norm(x_BTD), real_BT, capacity, bias, rotary
         )
         return self._finish(x_BTD, branch, training=False), keys, values
 
-    def step(self, x_BD, keys, values, slots, bias, rotary=None):
+    def step(self, x_BD, keys, values, slots, bias, rotary=None, compiled=False):
         """Returns [B, D] and the caches, as `MultiHeadAttention.step`."""
         branch, keys, values = self.attention.step(
-            self.attention_norm(x_BD), keys, values, slots, bias, rotary
+            self.attention_norm(x_BD), keys, values, slots, bias, rotary, compiled
         )
         return self._finish(x_BD, branch, training=False), keys, values
 
@@ -181,7 +173,18 @@ class DecoderBlock(keras.layers.Layer):
         serialize = keras.initializers.serialize
         return {
             **super().get_config(),
-            **self.arguments,
+            "num_heads": self.num_heads,
+            "inner_dim": self.inner_dim,
+            "key_value_heads": self.key_value_heads,
+            "head_size": self.head_size,
+            "norm": self.norm,
+            "activation": self.activation,
+            "rotary_base": self.rotary_base,
+            "window": self.window,
+            "use_bias": self.use_bias,
+            "dropout": self.dropout,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
             "kernel_initializer": serialize(self.kernel_initializer),
             "output_initializer": self.output_initializer
             and serialize(self.output_initializer),

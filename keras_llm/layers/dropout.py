@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from keras_llm.core import checks
 from keras_llm.ops.replica import replica_id
 
 # Any large odd number keeps the replicas' seeds apart from those of later steps.

@@ -15,7 +15,7 @@ class Architecture(NamedTuple):
 
     config: type[Config]
     build: Callable[..., keras.Model]
-    decoder: Callable[[keras.Model], Any]
+    decoder: Callable[[keras.Model, bool], Any]
     forward_flops: Callable[[Any, int], int]  # (config, context) -> per token.
 
 
@@ -62,9 +62,14 @@ def build(config: Any, dtype: Any = None) -> keras.Model:
     return architecture(config.architecture).build(config, dtype)
 
 
-def decoder(model: keras.Model) -> Any:
-    """Returns the decoder (`prefill` and `step`) over a built model's layers."""
-    return architecture(model.config.architecture).decoder(model)
+def decoder(model: keras.Model, jit: bool = False) -> Any:
+    """Returns the decoder (`prefill` and `step`) over a built model's layers.
+
+    Args:
+        model: A model from `build` or `load`.
+        jit: Whether the caller compiles `step` with XLA.
+    """
+    return architecture(model.config.architecture).decoder(model, jit)
 
 
 def split_head(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any]]:
@@ -95,8 +100,8 @@ def flops_per_token(config: Any, context: int | None = None) -> int:
         config: The config of any architecture.
         context: Tokens per row; None for the config's `max_positions`.
 
-    >>> flops_per_token(gpt2.GPT2Config(vocab_size=50_257)) / 1e9
-    0.85483776
+    >>> round(flops_per_token(gpt2.GPT2Config(vocab_size=50_257)) / 1e9, 3)
+    0.854
     """
     context = context or getattr(config, "max_positions", 0) or 0
     return 3 * architecture(config.architecture).forward_flops(config, context)

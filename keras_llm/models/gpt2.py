@@ -120,8 +120,8 @@ def build_gpt2(config: GPT2Config, dtype=None) -> keras.Model:
 class GPT2Decoder(TransformerDecoder):
     """Cached decoding for a model from `build_gpt2`."""
 
-    def __init__(self, model: keras.Model):
-        super().__init__(model)
+    def __init__(self, model: keras.Model, jit: bool = False):
+        super().__init__(model, jit)
         self.position_embedding = model.get_layer("position_embedding")
 
     def embed(self, token_ids, positions):

@@ -107,13 +107,19 @@ class TransformerDecoder(abc.ABC):
     """Cached decoding over the very layers of a built model.
 
     The state is a dict of tensors with leading dimension B: `keys_0`, `values_0`,
-    and so on, each [B, K, C, H]; `position` int32 [B], the next slot to write; and,
-    where documents are kept apart, `segment_start` int32 [B], the position at
-    which the current document began.
+    and so on, each [B, K, C, H], zero from slot `position` on; `position` int32
+    [B], the next slot to write; and, where documents are kept apart,
+    `segment_start` int32 [B], the position at which the current document began.
+
+    Args:
+        model: A built model.
+        jit: Whether XLA will compile `step`. Otherwise TensorFlow writes to the
+            caches in place by an op that XLA lacks.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, jit: bool = False):
         self.model = model
+        self.jit = jit
         self.config = model.config
         self.blocks = [
             model.get_layer(f"block_{i}") for i in range(self.config.num_layers)
@@ -148,11 +154,12 @@ class TransformerDecoder(abc.ABC):
         time_1T = ops.arange(length, dtype="int32")[None]
         positions, bias = self.documents(token_ids)
         rotary = self.blocks[0].attention.rotary(time_1T)
+        real_BT = masks.real_tokens(lengths, length)
         x = self.embed(token_ids, positions)
         state = {}
         for i, block in enumerate(self.blocks):
             x, state[f"keys_{i}"], state[f"values_{i}"] = block.prefill(
-                x, capacity, bias, rotary
+                x, real_BT, capacity, bias, rotary
             )
         last = ops.maximum(lengths - 1, 0)[:, None]
         hidden_BD = ops.take_along_axis(x, last[:, :, None], axis=1)[:, 0]
@@ -167,18 +174,21 @@ class TransformerDecoder(abc.ABC):
 
         Args:
             token_ids: Int32 [B].
-            state: From `prefill` or `step`, with a free slot in every row.
+            state: From `prefill` or `step`. What a row gets whose cache is full
+                means nothing.
 
         Returns:
             Logits float32 [B, V] for the token after it, and the new state.
         """
-        position = state["position"]
+        _, heads, capacity, _ = ops.shape(state["keys_0"])
+        # A row that its caller has no more use for may run on in a full cache; it
+        # stays in the last slot, where it disturbs no other row.
+        position = ops.minimum(state["position"], capacity - 1)
         start = state.get("segment_start")
         if start is not None:
             opens = ops.equal(token_ids, self.config.separator_id)
             start = ops.where(opens, position, start)
         # All that depends on the position alone, once for all blocks.
-        _, heads, capacity, _ = ops.shape(state["keys_0"])
         slots = caches.slots(position, heads)
         bias = masks.as_bias(masks.cached(position, capacity, self.window, start))
         rotary = self.blocks[0].attention.rotary(position[:, None])
@@ -187,7 +197,7 @@ class TransformerDecoder(abc.ABC):
         for i, block in enumerate(self.blocks):
             keys, values = f"keys_{i}", f"values_{i}"
             x, new_state[keys], new_state[values] = block.step(
-                x, state[keys], state[values], slots, bias, rotary
+                x, state[keys], state[values], slots, bias, rotary, self.jit
             )
         new_state["position"] = position + 1
         if start is not None:

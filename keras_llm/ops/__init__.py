@@ -1,1 +1,28 @@
-"""Pure functions over tensors: masks, rotary angles, losses, sampling."""
+"""Pure functions over tensors: masks, rotary angles, losses, sampling.
+
+Each module is one subject; see `docs/notation.md` for the shape letters.
+"""
+
+from keras_llm.ops import (
+    cache,
+    in_place,
+    losses,
+    lstm,
+    masks,
+    random,
+    replica,
+    rotary,
+    sampling,
+)
+
+__all__ = [
+    "cache",
+    "in_place",
+    "losses",
+    "lstm",
+    "masks",
+    "random",
+    "replica",
+    "rotary",
+    "sampling",
+]

@@ -2,17 +2,22 @@
 
 from keras import ops
 
+from keras_llm.ops.in_place import scatter_add
 
-def fill(x_BKTH, capacity):
-    """Returns [B, K, C, H]: `x_BKTH` in slots 0..T-1, zeros after it.
+
+def fill(x_BKTH, capacity, real_BT):
+    """Returns [B, K, C, H]: `x_BKTH` in the real tokens' slots, zeros elsewhere.
 
     Args:
-        x_BKTH: Keys or values of a prompt.
+        x_BKTH: Keys or values of right-padded prompts.
         capacity: C >= T, int or scalar int tensor.
+        real_BT: Bool [B, T], True for real tokens. The slots of padding must hold
+            zeros too, for `write` adds to them.
     """
     batch, heads, length, size = ops.shape(x_BKTH)
+    kept = ops.where(real_BT[:, None, :, None], x_BKTH, ops.zeros_like(x_BKTH))
     rest = ops.zeros((batch, heads, capacity - length, size), dtype=x_BKTH.dtype)
-    return ops.concatenate([x_BKTH, rest], axis=2)
+    return ops.concatenate([kept, rest], axis=2)
 
 
 def slots(position_B, heads):
@@ -34,15 +39,16 @@ def slots(position_B, heads):
     return ops.reshape(ops.stack(parts, axis=-1), (-1, 3))
 
 
-def write(cache_BKCH, slots, x_BKH):
-    """Returns the cache with one vector per row and head replaced.
+def write(cache_BKCH, slots, x_BKH, compiled=False):
+    """Returns the cache with one vector per row and head in slots that were zero.
 
     Within a TensorFlow loop the update happens in place.
 
     Args:
         cache_BKCH: Keys or values.
         slots: Int32 [B * K, 3] from `slots`.
-        x_BKH: The new vectors.
+        x_BKH: The new vectors, [B, K, H] or [B, K, 1, H].
+        compiled: Whether XLA compiles the caller.
     """
     updates = ops.reshape(x_BKH, (-1, x_BKH.shape[-1]))
-    return ops.scatter_update(cache_BKCH, slots, updates)
+    return scatter_add(cache_BKCH, slots, updates, compiled)

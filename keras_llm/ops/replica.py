@@ -1,4 +1,4 @@
-"""The one place that asks which backend runs, to tell replicas apart."""
+"""Which replica is this? Asks which backend runs."""
 
 import keras
 

@@ -6,6 +6,7 @@ from keras import ops
 from keras_llm.core import checks
 from keras_llm.layers.dropout import ReplicaSeed
 from keras_llm.ops import lstm as recurrence
+from keras_llm.ops import lstm_gradient
 
 
 @keras.saving.register_keras_serializable(package="keras_llm")
@@ -22,9 +23,11 @@ class LSTM(keras.layers.Layer):
     [i, f, g, o] = s_x LN(x_t W) + s_h LN(h_{t-1} R) + b and
     h_t = sigmoid(o) * tanh(s_c LN(c_t) + b_c).
 
-    x W is one product over all steps. With `training=True` and without layer norm
-    the gradient is hand-written: several times less work than differentiating the
-    loop. The cell state is float32 at least, whatever the compute dtype.
+    x W is one product over all steps. With `training=True` what the gradient needs is
+    kept and the gradient is hand-written, which takes less work and memory than
+    differentiating the loop. Without `training` the backend differentiates the loop
+    if asked to: the same values, slower, and not under XLA on TensorFlow. The cell
+    state is float32 at least, whatever the compute dtype.
 
     Args:
         units: U, the size of h and c.
@@ -179,9 +182,9 @@ class LSTM(keras.layers.Layer):
         x_BD = ops.cast(x_BD, self.compute_dtype)
         h, c = self._state(x_BD, state)
         if reset is not None:
-            kept = ops.logical_not(reset)[:, None]
-            h, c = h * ops.cast(kept, h.dtype), c * ops.cast(kept, c.dtype)
-        h, c = self._advance(None)(self._project(x_BD), h, c)
+            h, c = recurrence.step_input(h, c, ops.logical_not(reset)[:, None])
+        recurrent = self._cast(self.recurrent_kernel)
+        h, c = recurrence.advance(self._project(x_BD), h, c, recurrent, self._norms())
         return h, (h, c)
 
     def initial_state(self, batch):
@@ -197,55 +200,45 @@ class LSTM(keras.layers.Layer):
         if reset_mask is not None:
             keep = 1 - ops.cast(ops.transpose(reset_mask), self.compute_dtype)
             keep = keep[:, :, None]
+        if real is not None:
+            real = ops.cast(real, self.compute_dtype)
         if self.go_backwards:
             x_TBD, real, keep = (
                 None if value is None else ops.flip(value, axis=0)
                 for value in (x_TBD, real, keep)
             )
         dropout = self._dropout_mask(x) if training else None
-        if training and not self.layer_norm:
-            if real is not None:
-                real = ops.cast(real, self.compute_dtype)
-            weights = (self.kernel, self.recurrent_kernel, self.bias)
-            h_TBU, h, c = recurrence.run_trainable(
-                x_TBD, tuple(map(self._cast, weights)), state, dropout, real, keep
-            )
-        else:
-            h_TBU, h, c = recurrence.run(
-                self._advance(dropout), self._project(x_TBD), *state, real, keep
-            )
+        # The two compute the same; see the class' docstring for the difference.
+        run = lstm_gradient.run_trainable if training else recurrence.run
+        h_TBU, h, c = run(
+            self._project(x_TBD, training),
+            state,
+            self._cast(self.recurrent_kernel),
+            self._norms(),
+            dropout,
+            real,
+            keep,
+        )
         return ops.transpose(h_TBU, (1, 0, 2)), h, c
 
-    def _advance(self, dropout):
-        """Returns the step function (xz, h, c) -> (h, c)."""
-        recurrent = self._cast(self.recurrent_kernel)
-        normalize = self._normalize_cell if self.layer_norm else None
-
-        def advance(xz_BG, h, c):
-            z = ops.matmul(h if dropout is None else h * dropout, recurrent)
-            if self.layer_norm:
-                z = self._cast(self._normalize(z, self.recurrent_scale))
-            new_h, c = recurrence.cell(z + xz_BG, c, normalize)
-            return ops.cast(new_h, h.dtype), c
-
-        return advance
-
-    def _project(self, x):
+    def _project(self, x, training=False):
         """Returns the inputs' share of the gates, with the bias."""
-        z = ops.matmul(x, self._cast(self.kernel))
+        kernel, bias = self._cast(self.kernel), self._cast(self.bias)
+        if training and not self.layer_norm:
+            return lstm_gradient.project(x, kernel, bias)
+        z = ops.matmul(x, kernel)
         if self.layer_norm:
-            z = self._cast(self._normalize(z, self.kernel_scale))
-        return z + self._cast(self.bias)
+            wide = ops.cast(z, self.state_dtype)
+            scale = ops.cast(self.kernel_scale, self.state_dtype)
+            z = self._cast(recurrence.standardize(wide, self.epsilon)[0] * scale)
+        return z + bias
 
-    def _normalize(self, values, scale):
-        values = ops.cast(values, self.state_dtype)
-        centred = values - ops.mean(values, axis=-1, keepdims=True)
-        variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-        scale = ops.cast(scale, self.state_dtype)
-        return centred * ops.rsqrt(variance + self.epsilon) * scale
-
-    def _normalize_cell(self, c):
-        return self._normalize(c, self.cell_scale) + ops.cast(self.cell_bias, c.dtype)
+    def _norms(self):
+        if not self.layer_norm:
+            return None
+        values = (self.recurrent_scale, self.cell_scale, self.cell_bias)
+        wide = (ops.cast(value, self.state_dtype) for value in values)
+        return recurrence.Norms(*wide, self.epsilon)
 
     def _cast(self, values):
         return ops.cast(values, self.compute_dtype)

@@ -165,9 +165,14 @@ class LSTMLMDecoder:
 
     The state is a dict of tensors with leading dimension B: `h_0` and `c_0` [B, U]
     of the first layer, and so on. It does not grow with the text.
+
+    Args:
+        model: From `build_lstm_lm`.
+        jit: Whether `step` is compiled by XLA; it makes no difference here.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, jit: bool = False):
+        del jit
         self.model = model
         self.config = model.config
         names = {layer.name for layer in model.layers}

@@ -58,9 +58,7 @@ class CharacterTokenizer(Tokenizer):
         # Two levels: most of the 4,352 pages hold no known character and share one.
         ids = np.full(0x110000, self.unknown_id, np.int32)
         ids[code_points] = np.arange(len(code_points))
-        pages, page_of = np.unique(
-            ids.reshape(-1, _PAGE), axis=0, return_inverse=True
-        )
+        pages, page_of = np.unique(ids.reshape(-1, _PAGE), axis=0, return_inverse=True)
         with tf.init_scope(), tf.device("CPU:0"):
             self._ids = tf.constant(pages.reshape(-1))
             self._page_start = tf.constant(page_of.reshape(-1) * _PAGE, tf.int32)
@@ -87,9 +85,7 @@ class CharacterTokenizer(Tokenizer):
         with tf.device("CPU:0"):
             code_points = tf.strings.unicode_decode(strings_B, "UTF-8")
             code_N = code_points.values
-            page_N = tf.gather(
-                self._page_start, tf.bitwise.right_shift(code_N, 8)
-            )
+            page_N = tf.gather(self._page_start, tf.bitwise.right_shift(code_N, 8))
             ids_N = tf.gather(
                 self._ids, page_N + tf.bitwise.bitwise_and(code_N, _PAGE - 1)
             )

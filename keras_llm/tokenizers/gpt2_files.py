@@ -21,9 +21,9 @@ _BYTE_OF = {character: byte for byte, character in _CHARACTER_OF.items()}
 
 
 def to_text(token: bytes) -> str:
-    """Writes a token's bytes as printable characters.
+    r"""Writes a token's bytes as printable characters.
 
-    >>> to_text(b" caf\\xc3\\xa9")
+    >>> to_text(b" caf\xc3\xa9")
     'ĠcafÃ©'
     """
     return "".join(_CHARACTER_OF[byte] for byte in token)

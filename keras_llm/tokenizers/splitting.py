@@ -1,14 +1,14 @@
-"""GPT-2's split of text into words, as whole-tensor operations on bytes.
+r"""GPT-2's split of text into words, as whole-tensor operations on bytes.
 
 The reference is the regular expression
-`'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`.
-RE2, which TensorFlow has, knows no look-ahead, takes `\\s` as ASCII and follows an
+`'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
+RE2, which TensorFlow has, knows no look-ahead, takes `\s` as ASCII and follows an
 older Unicode. But every alternative can be decided from a few neighbouring bytes:
 
 - a word starts where the class of character changes (letter, number, other, white
   space), except behind a plain space, which belongs to the word that follows;
 - the last white-space character before a non-space starts a word of its own, since
-  `\\s+(?!\\S)` stops short of it;
+  `\s+(?!\S)` stops short of it;
 - an apostrophe that starts a word takes a contraction's letters with it, and the
   next word starts right behind them.
 
@@ -69,9 +69,7 @@ def split_words(strings_B: tf.Tensor) -> Words:
         tf.concat([[""], strings_B, [""]], axis=0), separator="\0"
     )
     bytes_P = tf.io.decode_raw(joined, tf.uint8)
-    separator_B = tf.cumsum(
-        tf.concat([[0], tf.strings.length(strings_B) + 1], axis=0)
-    )
+    separator_B = tf.cumsum(tf.concat([[0], tf.strings.length(strings_B) + 1], axis=0))
     codes_P = tf.tensor_scatter_nd_update(
         tf.gather(_BYTE_CODES, tf.cast(bytes_P, tf.int32)),
         separator_B[:, tf.newaxis],

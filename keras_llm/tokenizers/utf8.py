@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def repair_utf8(strings: Any) -> tf.Tensor:
-    """Replaces every ill-formed part of each string by U+FFFD.
+    r"""Replaces every ill-formed part of each string by U+FFFD.
 
     What a model generates, or what a length limit cuts, may end inside a character;
     clients and JSON need valid UTF-8.
@@ -18,8 +18,8 @@ def repair_utf8(strings: Any) -> tf.Tensor:
     Returns:
         String tensor of the same shape; valid UTF-8 comes back unchanged.
 
-    >>> repair_utf8([b"whale", b"caf\\xc3"]).numpy().tolist()
-    [b'whale', b'caf\\xef\\xbf\\xbd']
+    >>> repair_utf8([b"whale", b"caf\xc3"]).numpy().tolist()
+    [b'whale', b'caf\xef\xbf\xbd']
     """
     return tf.strings.unicode_transcode(
         tf.convert_to_tensor(strings, tf.string),

@@ -49,9 +49,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"Unexpected arguments: {argv[1:]}. Quote globs: --input='corpus/*.txt'."
         )
-    from tqdm import tqdm
-
-    from keras_llm import data, tokenizers
+    from keras_llm import data
     from keras_llm.core import check_absent
 
     separator = _DOCUMENT_SEPARATOR.value
@@ -64,13 +62,20 @@ def main(argv: list[str]) -> None:
         valid_fraction=_VALID_FRACTION.value,
         max_unpacked_bytes=_MAX_UNPACKED_BYTES.value,
     )
-    # What is quick to refuse is refused before the tokenizer is loaded.
+    # What is quick to refuse is refused before TensorFlow is loaded.
     check_absent(_OUT.value)
     files = data.find_files(_INPUT.value)
     packed = any(path.suffix == ".gz" for path in files)
     total = None if packed else sum(path.stat().st_size for path in files)
+
+    from tqdm import tqdm
+
+    from keras_llm import tokenizers
+
     tokenizer = tokenizers.load(_TOKENIZER.value)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="prepare") as bar:
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc="prepare", disable=None
+    ) as bar:
         summary = data.prepare(
             _INPUT.value,
             tokenizer,

@@ -1,1 +1,36 @@
-"""The step-based training loop and what it keeps."""
+"""Training: one step-based loop for one device, many, and many workers."""
+
+from keras_llm.training.checkpoints import Checkpoints, RunState
+from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training.flops import measure_peak_flops
+from keras_llm.training.interruption import EXIT_CODE, Preempted
+from keras_llm.training.loop import NonFiniteError, Summary, train
+from keras_llm.training.metrics import read_metrics
+from keras_llm.training.optimizer import AdamW, Update
+from keras_llm.training.schedule import learning_rate
+from keras_llm.training.setup import train_tokenizer
+from keras_llm.training.step import StepResult, TrainStep
+from keras_llm.training.validation import Validation, Validator
+
+__all__ = [
+    "EXIT_CODE",
+    "AdamW",
+    "Checkpoints",
+    "Experiment",
+    "NonFiniteError",
+    "Preempted",
+    "RunState",
+    "StepResult",
+    "Summary",
+    "TokenizerConfig",
+    "TrainConfig",
+    "TrainStep",
+    "Update",
+    "Validation",
+    "Validator",
+    "learning_rate",
+    "measure_peak_flops",
+    "read_metrics",
+    "train",
+    "train_tokenizer",
+]

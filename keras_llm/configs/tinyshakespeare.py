@@ -1,0 +1,31 @@
+"""nanoGPT's CPU setting on tinyshakespeare's characters."""
+
+from keras_llm.data import DataConfig
+from keras_llm.models import GPT2Config
+from keras_llm.training import Experiment, TokenizerConfig, TrainConfig
+
+
+def get_config() -> Experiment:
+    """Returns the experiment."""
+    return Experiment(
+        model=GPT2Config(
+            width=128, num_layers=4, num_heads=4, max_positions=64, use_bias=False
+        ),
+        tokenizer=TokenizerConfig(kind="character"),
+        data=DataConfig(
+            context=64,
+            batch_size=12,
+            sampling="windows",
+            add_separators=False,
+            separate_documents=False,
+        ),
+        train=TrainConfig(
+            steps=2_000,
+            learning_rate=1e-3,
+            final_learning_rate=1e-4,
+            warmup_steps=100,
+            beta2=0.99,
+            weight_decay=0.1,
+            clip_norm=1.0,
+        ),
+    )

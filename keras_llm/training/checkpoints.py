@@ -1,0 +1,195 @@
+"""Checkpoints of a run: each is whole or absent, and the newest whole one counts."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+import tensorflow as tf
+
+from keras_llm.core import (
+    CorruptFolderError,
+    check_free_space,
+    check_manifest,
+    new_folder,
+    read_json,
+    write_json,
+    write_manifest,
+)
+from keras_llm.training.optimizer import AdamW
+
+_ARRAYS = "arrays.safetensors"
+_STATE = "state.json"
+_PREFIX = "step_"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """What a run has to remember beside its arrays. All of it survives JSON.
+
+    Attributes:
+        step: Steps taken, refused ones included.
+        data_position: Of the training batches, from their `position()`.
+        best_loss: Lowest validation loss so far, or None.
+        best_step: Where it was reached.
+        evaluations_since_best: For early stopping.
+        bad_steps: Steps refused because of NaN or infinity, in all.
+        tokens: Real tokens trained on.
+        seconds: Spent so far, over all resumptions.
+    """
+
+    step: int = 0
+    data_position: Any = None
+    best_loss: float | None = None
+    best_step: int | None = None
+    evaluations_since_best: int = 0
+    bad_steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class Checkpoints:
+    """The checkpoints of one run: `step_00000500`, `step_00001000`, and so on.
+
+    Each is a folder with `arrays.safetensors` (weights, optimizer slots, random
+    generators, by name), `state.json` (a `RunState`) and `manifest.json` (sizes and
+    SHA-256). It is written beside its place, flushed to disk and renamed, so a kill
+    at any moment leaves the ones before untouched.
+
+    Args:
+        folder: Where they lie; made when needed.
+        keep: How many to keep; older ones are removed after a new one is whole.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int):
+        self.folder = pathlib.Path(folder)
+        self.keep = keep
+
+    def save(self, arrays: Mapping[str, Any], state: RunState) -> pathlib.Path:
+        """Writes a checkpoint and removes those beyond `keep`.
+
+        Raises:
+            core.DiskFullError: Nothing is left behind of this one, and the
+                others are untouched.
+        """
+        path = self.folder / f"{_PREFIX}{state.step:08d}"
+        if path.exists():
+            # After a fall-back past a damaged one, the same step comes again.
+            _remove(path)
+        values = {name: _numpy(value) for name, value in arrays.items()}
+        check_free_space(path, sum(value.nbytes for value in values.values()))
+        with new_folder(path) as temporary:
+            safetensors.numpy.save_file(values, temporary / _ARRAYS)
+            write_json(temporary / _STATE, dataclasses.asdict(state))
+            write_manifest(temporary)
+        for old in self.paths()[self.keep :]:
+            _remove(old)
+        return path
+
+    def paths(self) -> list[pathlib.Path]:
+        """Returns the checkpoints present, whole or not, newest first."""
+        return sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True)
+
+    def newest_whole(self) -> pathlib.Path | None:
+        """Returns the newest checkpoint that matches its manifest, or None.
+
+        Raises:
+            CorruptFolderError: There are checkpoints, but none is whole.
+        """
+        failures = []
+        for path in self.paths():
+            try:
+                check_manifest(path)
+                return path
+            except CorruptFolderError as error:
+                failures.append(str(error))
+                _log.warning("Damaged checkpoint passed over: %s", error)
+        if failures:
+            raise CorruptFolderError(
+                f"None of the {len(failures)} checkpoints in {self.folder} is whole: "
+                f"{failures[0]} Restore one from a copy, or start a new run."
+            )
+        return None
+
+    def restore(self, path: pathlib.Path, arrays: Mapping[str, Any]) -> RunState:
+        """Fills the variables `arrays` from a checkpoint and returns its state.
+
+        Nothing is assigned unless every name and shape fits.
+
+        Raises:
+            CorruptFolderError: It holds other arrays than these.
+        """
+        try:
+            with safetensors.safe_open(path / _ARRAYS, framework="numpy") as file:
+                _check_fit(file, arrays, path)
+                for name, variable in arrays.items():
+                    variable.assign(file.get_tensor(name))
+            return RunState(**read_json(path / _STATE))
+        except (safetensors.SafetensorError, TypeError) as error:
+            raise CorruptFolderError(f"{path} is no checkpoint: {error}.") from error
+
+    def remove_leftovers(self) -> None:
+        """Removes what a kill inside a save left behind."""
+        for path in self.folder.glob(f".{_PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def named_arrays(
+    model: keras.Model, optimizer: AdamW, further: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns every variable that decides how a run goes on, by a stable name.
+
+    Weights (`model/…`), the states of the random generators (`random/…`), the
+    optimizer's slots (`first_moment/…` and so on) and count, and `further` ones.
+    """
+    arrays: dict[str, Any] = {f"model/{w.path}": w for w in model.weights}
+    weights = {id(weight) for weight in model.weights}
+    # Neither `weights` nor a Keras weights file holds the generators' states.
+    states = [v for v in model.variables if id(v) not in weights]
+    arrays.update({f"random/{i}": state for i, state in enumerate(states)})
+    for kind, slots in optimizer.slots.items():
+        for variable, slot in zip(optimizer.variables, slots, strict=True):
+            arrays[f"{kind}/{variable.path}"] = slot
+    arrays["optimizer/updates"] = optimizer.updates
+    arrays.update(further)
+    return arrays
+
+
+def _check_fit(file, arrays: Mapping[str, Any], path: pathlib.Path) -> None:
+    names = set(file.keys())
+    differing = sorted(names ^ set(arrays))
+    if differing:
+        raise CorruptFolderError(
+            f"The checkpoint {path} is of another model or optimizer: "
+            f"`{differing[0]}` is not on both sides."
+        )
+    for name, variable in arrays.items():
+        shape = tuple(file.get_slice(name).get_shape())
+        if shape != tuple(variable.shape):
+            raise CorruptFolderError(
+                f"`{name}` in the checkpoint {path} has shape {shape}; the run has "
+                f"{tuple(variable.shape)}."
+            )
+
+
+def _numpy(value: Any) -> np.ndarray:
+    if isinstance(value, tf.Variable):
+        return np.ascontiguousarray(value.numpy())
+    return np.ascontiguousarray(keras.ops.convert_to_numpy(value))
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Removes a checkpoint; under its own name it is never there in part."""
+    hidden = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.rename(path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)

@@ -1,0 +1,226 @@
+"""What one run is: the model, its tokenizer, its data and how it is optimised."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from keras_llm.core import Config, checks
+from keras_llm.data import DataConfig
+from keras_llm.models import ARCHITECTURES
+from keras_llm.ops import losses
+
+SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
+DTYPES = ("float32", "mixed_bfloat16")
+JITS = ("auto", "off", "parts", "full")
+TOKENIZERS = ("byte", "character", "byte_bpe")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerConfig(Config):
+    """The tokenizer that is trained from the text when none is given.
+
+    >>> TokenizerConfig(kind="byte_bpe", vocab_size=100)
+    Traceback (most recent call last):
+    ...
+    ValueError: `vocab_size` must lie from 257 to 1000000. Received: \
+vocab_size=100. It holds the 256 bytes and the end token.
+    """
+
+    kind: str = "byte_bpe"  # "byte", "character" or "byte_bpe".
+    vocab_size: int = 4_096  # Of "byte_bpe", special ids included.
+
+    def __post_init__(self):
+        checks.check_choice("kind", self.kind, TOKENIZERS)
+        if self.kind == "byte_bpe":
+            checks.check_in_range(
+                "vocab_size",
+                self.vocab_size,
+                257,
+                1_000_000,
+                "It holds the 256 bytes and the end token.",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """How one run is optimised. Every interval counts optimizer steps.
+
+    A step takes `accumulation` micro-batches of `data.batch_size` rows each; the
+    loss is the mean over all of its real tokens, whatever the number of replicas.
+
+    >>> TrainConfig(steps=10, ema_decay=1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: `ema_decay` must be at least 0 and below 1. Received: ema_decay=1.5.
+    """
+
+    steps: int = 1_000
+    accumulation: int = 1  # Micro-batches a step.
+    seed: int = 0  # Of the initial weights and of dropout.
+    # Learning rate: from 0 up to the peak over the warm-up, then by schedule.
+    learning_rate: float = 3e-4  # The peak.
+    final_learning_rate: float = 0.0  # At the last step, where the schedule decays.
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    decay_steps: int = 0  # Length of warmup_stable_decay's last phase.
+    # AdamW.
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1  # Of matrices; never of norms, biases and vectors.
+    clip_norm: float | None = 1.0  # Of the gradient of all weights together.
+    label_smoothing: float = 0.0
+    ema_decay: float | None = None  # Weights averaged so are evaluated and saved.
+    # How it runs.
+    dtype: str = "float32"  # Or "mixed_bfloat16": float32 weights, bfloat16 products.
+    jit: str = "auto"  # XLA: "off", "parts" (between the products), "full".
+    max_steps_per_call: int = 64  # Steps run without coming back to Python.
+    carry_state: bool = False  # Recurrent state goes on from batch to batch.
+    deterministic: bool = False  # TensorFlow's deterministic kernels, if slower.
+    # What it watches and keeps.
+    log_every: int = 10
+    eval_every: int = 500  # 0: only at the end.
+    patience: int | None = None  # Evaluations without a new best before it stops.
+    save_every: int = 500  # 0: only at the end.
+    keep_checkpoints: int = 3
+    max_bad_steps: int = 10  # Steps in a row with NaN or infinity before it stops.
+
+    def __post_init__(self):
+        for name in (
+            "steps",
+            "accumulation",
+            "learning_rate",
+            "epsilon",
+            "max_steps_per_call",
+            "log_every",
+            "keep_checkpoints",
+            "max_bad_steps",
+        ):
+            checks.check_positive(name, getattr(self, name))
+        for name in (
+            "final_learning_rate",
+            "warmup_steps",
+            "decay_steps",
+            "weight_decay",
+            "eval_every",
+            "save_every",
+        ):
+            checks.check_not_negative(name, getattr(self, name))
+        for name in ("clip_norm", "patience"):
+            if getattr(self, name) is not None:
+                checks.check_positive(name, getattr(self, name))
+        checks.check_in_range("seed", self.seed, 0, 2**31 - 1)
+        checks.check_choice("schedule", self.schedule, SCHEDULES)
+        checks.check_choice("jit", self.jit, JITS)
+        self._check_dtype()
+        for name in ("beta1", "beta2", "ema_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 0 and below 1. "
+                    f"Received: {name}={value}."
+                )
+        losses.check_label_smoothing(self.label_smoothing)
+        self._check_phases()
+
+    def _check_dtype(self):
+        if self.dtype == "mixed_float16":
+            raise ValueError(
+                "`dtype` mixed_float16 would need loss scaling, which this loop does "
+                "not do: small gradients would vanish silently. Received: "
+                "dtype='mixed_float16'. Use mixed_bfloat16, which has float32's range."
+            )
+        checks.check_choice("dtype", self.dtype, DTYPES)
+
+    def _check_phases(self):
+        if self.schedule == "warmup_stable_decay":
+            checks.check_positive("decay_steps", self.decay_steps)
+        elif self.decay_steps:
+            raise ValueError(
+                "`decay_steps` belongs to warmup_stable_decay; the other schedules "
+                f"decay up to `steps`. Received: decay_steps={self.decay_steps}, "
+                f"schedule={self.schedule!r}. Set decay_steps=0."
+            )
+        if not self.warmup_steps + self.decay_steps <= self.steps:
+            raise ValueError(
+                "`warmup_steps` and `decay_steps` must fit into `steps`. Received: "
+                f"warmup_steps={self.warmup_steps}, decay_steps={self.decay_steps}, "
+                f"steps={self.steps}."
+            )
+
+
+# What may differ when a run is resumed: it changes how far and how closely watched
+# a run goes, not what a step does. (`steps` also stretches a decaying schedule.)
+RESUMABLE_FIELDS = frozenset(
+    f"train.{name}"
+    for name in (
+        "steps",
+        "max_steps_per_call",
+        "log_every",
+        "eval_every",
+        "patience",
+        "save_every",
+        "keep_checkpoints",
+        "max_bad_steps",
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(Config):
+    """A whole run; what a config file's `get_config()` returns."""
+
+    model: Config  # Of any architecture; `vocab_size` 0 means the tokenizer's.
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        positions = getattr(self.model, "max_positions", None)
+        if positions is not None and not self.data.context <= positions:
+            raise ValueError(
+                "`data.context` must not exceed `model.max_positions`, the positions "
+                f"that the model has. Received: data.context={self.data.context}, "
+                f"model.max_positions={positions}."
+            )
+        if self.train.carry_state and self.data.sampling != "streams":
+            raise ValueError(
+                "`train.carry_state` needs rows that go on where they ended: set "
+                "data.sampling='streams' and data.shuffle=False. Received: "
+                f"data.sampling={self.data.sampling!r}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values; the model's carry its architecture's name."""
+        plain = super().to_dict()
+        architecture = getattr(self.model, "architecture", "")
+        plain["model"] = {"architecture": architecture, **plain["model"]}
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuilds an experiment from `to_dict`'s values."""
+        model = dict(values["model"])
+        name = model.pop("architecture", "")
+        checks.check_choice("architecture", name, tuple(ARCHITECTURES))
+        model = ARCHITECTURES[name].config.from_dict(model)
+        return super().from_dict({**values, "model": model})
+
+    def differing_fields(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
+        """Returns the dotted fields that differ, with both values."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return {
+            name: (mine.get(name), theirs.get(name))
+            for name in sorted(set(mine) | set(theirs))
+            if mine.get(name) != theirs.get(name)
+        }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,369 @@
+"""The training loop: steps, and at their intervals logs, evaluations, checkpoints."""
+
+import dataclasses
+import math
+import os
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_llm import data, models
+from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
+from keras_llm.training.config import Experiment
+from keras_llm.training.interruption import Interruption
+from keras_llm.training.metrics import MetricsLog, plot_losses
+from keras_llm.training.objective import CarriedState, training_loss
+from keras_llm.training.optimizer import AdamW
+from keras_llm.training.progress import Progress
+from keras_llm.training.replicas import Spreader, check_strategy, workers
+from keras_llm.training.run_folder import RunFolder
+from keras_llm.training.setup import Inputs, choose_jit, prepare_inputs
+from keras_llm.training.step import StepResult, TrainStep, fuse
+from keras_llm.training.validation import Validation, Validator
+
+_SECONDS_PER_CALL = 0.25  # Between returns to Python, where steps are short.
+
+
+class NonFiniteError(ArithmeticError):
+    """Too many steps in a row met NaN or infinity; the message names the batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        step: Steps taken.
+        stopped_by: "steps" or "patience".
+        train_loss: Of the last step, in nats per token.
+        validation: Of the last evaluation.
+        best_loss: Lowest validation loss, in nats per token.
+        best_step: Where it was reached.
+        tokens: Tokens trained on, over all resumptions.
+        seconds: Likewise, evaluations and checkpoints included.
+        tokens_per_second: While training, in this process.
+        utilisation: Share of this device's measured peak, or None if unknown.
+        parameters: Trainable values.
+        bad_steps: Steps left out because of NaN or infinity.
+        notes: What a reader should know, such as a plot that was not drawn.
+    """
+
+    step: int
+    stopped_by: str
+    train_loss: float | None
+    validation: Validation | None
+    best_loss: float | None
+    best_step: int | None
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    utilisation: float | None
+    parameters: int
+    bad_steps: int
+    notes: tuple[str, ...] = ()
+
+
+def train(
+    experiment: Experiment,
+    train_text: Any,
+    valid_text: Any,
+    run_dir: str | os.PathLike[str],
+    resume: bool = False,
+    tokenizer: Any = None,
+    progress: bool = True,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Summary:
+    """Trains a language model and leaves everything in `run_dir`.
+
+    Args:
+        experiment: What to train and how.
+        train_text: Files, folders, globs, or a folder from `data.prepare`.
+        valid_text: Likewise; None holds a share of `train_text` back.
+        run_dir: Gets config, tokenizer, checkpoints, metrics and the model
+            folders `best` and `last`.
+        resume: Go on with the run in `run_dir` exactly where its newest whole
+            checkpoint stands; begin it if there is none.
+        tokenizer: None trains `experiment.tokenizer` on the training text.
+        progress: Whether to draw a progress bar on standard error.
+        strategy: Spreads the work over devices; None for the current one.
+
+    Raises:
+        FileExistsError: There is a run in `run_dir`, and `resume` is False.
+        ValueError: Text, config or strategy that cannot be used; nothing is left
+            behind.
+        NonFiniteError: `max_bad_steps` steps in a row met NaN or infinity.
+        Preempted: SIGTERM came; a checkpoint was saved first.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    check_strategy(strategy)
+    inputs = prepare_inputs(
+        experiment, train_text, valid_text, RunFolder(run_dir), resume, tokenizer,
+        strategy,
+    )
+    with Interruption() as interruption:
+        run = _Run(inputs, strategy, interruption, progress)
+        return run.to_the_end()
+
+
+class _Run:
+    """One run in this process."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        strategy: tf.distribute.Strategy,
+        interruption: Interruption,
+        progress: bool,
+    ):
+        self.inputs = inputs
+        self.config = inputs.experiment.train
+        self.folder = inputs.folder
+        self.interruption = interruption
+        self.is_chief = workers(strategy).is_chief
+        self._make(strategy)
+        self.state = self._restore()
+        self.validation: Validation | None = None
+        self.last_loss: float | None = None
+        self.seconds_before = self.state.seconds
+        self.begun = time.perf_counter()
+        self.seconds_per_step: float | None = None
+        self.log = MetricsLog(
+            self.folder.metrics, self.folder.events, self.state.step
+        ) if self.is_chief else None
+        self.progress = Progress(
+            inputs.experiment,
+            self.model,
+            self.state.step,
+            shown=progress and self.is_chief,
+        )
+
+    def _make(self, strategy: tf.distribute.Strategy) -> None:
+        """Makes everything that holds variables, in the strategy's scope."""
+        experiment, config = self.inputs.experiment, self.config
+        keras.utils.set_random_seed(config.seed)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        jit = choose_jit(config)
+        carried = None
+        with strategy.scope():
+            self.model = models.build(experiment.model, dtype=config.dtype)
+            self.optimizer = AdamW(self.model.trainable_variables, config)
+            if config.carry_state:
+                carried = CarriedState(self.model, experiment.data.batch_size)
+        summed_loss = training_loss(
+            self.model,
+            config.label_smoothing,
+            fuse if jit == "parts" else None,
+            carried,
+        )
+        self.step = TrainStep(
+            strategy, self.model, self.optimizer, config, summed_loss, jit
+        )
+        self.validator = Validator(strategy, self.model, self.inputs.validation)
+        self.spread = Spreader(strategy, experiment.data.batch_size)
+        further = {f"carried/{n}": v for n, v in carried.variables.items()} if (
+            carried
+        ) else {}
+        further["loop/bad_in_a_row"] = self.step.bad_in_a_row
+        self.arrays = named_arrays(self.model, self.optimizer, further)
+        self.checkpoints = Checkpoints(
+            self.folder.checkpoints, config.keep_checkpoints
+        )
+
+    def _restore(self) -> RunState:
+        newest = self.checkpoints.newest_whole()
+        if newest is None:
+            return RunState()
+        state = self.checkpoints.restore(newest, self.arrays)
+        self.inputs.batches.restore(state.data_position)
+        return state
+
+    def to_the_end(self) -> Summary:
+        """Runs what is left of the run."""
+        try:
+            while self.state.step < self.config.steps and not self._out_of_patience():
+                self._call()
+                self._at_intervals()
+                if self.interruption.received:
+                    self._leave()
+            return self._finish()
+        finally:
+            self.progress.close()
+            if self.log:
+                self.log.close()
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.state.evaluations_since_best >= patience
+
+    def _call(self) -> None:
+        """Runs one or several steps without coming back to Python."""
+        config, first = self.config, self.state.step
+        count = self._steps_until_something_happens()
+        micro_batches = [next(self.inputs.batches) for _ in range(
+            count * config.accumulation)]
+        shape = (count, config.accumulation)
+        batches = {
+            name: np.stack([b[name] for b in micro_batches]).reshape(
+                *shape, *micro_batches[0][name].shape
+            )
+            for name in ("token_ids", "targets", "weights")
+        }
+        start = time.perf_counter()
+        result = self.step.run(
+            tf.constant(first, tf.int64), self.spread(batches, axis=2)
+        )
+        result = StepResult(*(value.numpy() for value in result))
+        seconds = time.perf_counter() - start
+        # The first call compiles: its time says nothing about the next.
+        if self.progress.calls:
+            self.seconds_per_step = seconds / count
+        self.state = dataclasses.replace(
+            self.state,
+            step=first + count,
+            data_position=self.inputs.batches.position(),
+            tokens=self.state.tokens + int(result.tokens.sum()),
+            bad_steps=self.state.bad_steps + int((~result.accepted).sum()),
+        )
+        self.progress.update(result, seconds)
+        self._check_finite(first, result)
+        self.last_loss = float(result.loss[-1])
+        self._log_steps(first, result)
+
+    def _steps_until_something_happens(self) -> int:
+        """Returns how many steps to take before Python is needed again."""
+        config, step = self.config, self.state.step
+        count = min(config.max_steps_per_call, config.steps - step)
+        for every in (config.log_every, config.eval_every, config.save_every):
+            if every:
+                count = min(count, every - step % every)
+        if self.seconds_per_step is None:
+            return 1
+        return max(1, min(count, int(_SECONDS_PER_CALL / self.seconds_per_step)))
+
+    def _check_finite(self, first: int, result: StepResult) -> None:
+        """Raises NonFiniteError once too many steps in a row were refused."""
+        limit = self.config.max_bad_steps
+        if int(self.step.bad_in_a_row.numpy()) < limit:
+            return
+        refused = np.flatnonzero(~result.accepted)
+        step = first + int(refused[0]) + 1
+        batch = (step - 1) * self.config.accumulation
+        raise NonFiniteError(
+            f"Loss or gradient was NaN or infinite in {limit} steps in a row; the "
+            f"weights stand as before them. Step {step}, micro-batch {batch}: loss "
+            f"{result.loss[refused[0]]}, gradient norm "
+            f"{result.gradient_norm[refused[0]]}, learning rate "
+            f"{result.learning_rate[refused[0]]:.3g}. Lower the learning rate, or "
+            "look at that batch: TrainingBatches.batch(number)."
+        )
+
+    def _log_steps(self, first: int, result: StepResult) -> None:
+        """Logs the call's last step if it is due, and every step refused."""
+        if self.log is None:
+            return
+        for i in range(len(result.loss)):
+            step = first + i + 1
+            due = step % self.config.log_every == 0 or step == self.config.steps
+            if not due and result.accepted[i]:
+                continue
+            figures = {
+                "loss": float(result.loss[i]),
+                "learning_rate": float(result.learning_rate[i]),
+                "gradient_norm": float(result.gradient_norm[i]),
+                "tokens_per_second": round(self.progress.last_rate, 1),
+            }
+            if not result.accepted[i]:
+                figures["skipped"] = True
+            self.log.write(step, **figures)
+
+    def _at_intervals(self) -> None:
+        """Evaluates and saves where a step is due for it."""
+        config, step = self.config, self.state.step
+        at_end = step == config.steps
+        if at_end or (config.eval_every and step % config.eval_every == 0):
+            self._evaluate()
+        saves = config.save_every and step % config.save_every == 0
+        if saves and not at_end and not self._out_of_patience():
+            self._save()
+
+    def _evaluate(self) -> None:
+        with self.optimizer.averaged():
+            self.validation = self.validator()
+            loss = self.validation.nats_per_token
+            best = self.state.best_loss
+            improved = math.isfinite(loss) and (best is None or loss < best)
+            if improved and self.is_chief:
+                self.folder.replace_model(
+                    self.folder.best, self.model, self.inputs.tokenizer
+                )
+        self.state = dataclasses.replace(
+            self.state,
+            best_loss=loss if improved else best,
+            best_step=self.state.step if improved else self.state.best_step,
+            evaluations_since_best=0
+            if improved
+            else self.state.evaluations_since_best + 1,
+        )
+        self.progress.evaluated(loss)
+        if self.log:
+            self.log.write(
+                self.state.step,
+                valid_loss=loss,
+                valid_bits_per_byte=self.validation.bits_per_byte,
+            )
+
+    def _save(self) -> None:
+        if not self.is_chief:
+            return
+        if self.log:
+            self.log.flush()
+        seconds = self.seconds_before + time.perf_counter() - self.begun
+        self.state = dataclasses.replace(self.state, seconds=seconds)
+        self.checkpoints.save(self.arrays, self.state)
+
+    def _leave(self) -> None:
+        """Saves and raises what the signal asks for."""
+        self._save()
+        self.interruption.leave(
+            f"Asked to end after step {self.state.step}; a checkpoint was saved. "
+            "Go on with `--resume`."
+        )
+
+    def _finish(self) -> Summary:
+        """Saves, draws the curve and tells how it went."""
+        notes: list[str] = []
+        if self.is_chief:
+            if self.progress.calls:
+                self._save()
+            with self.optimizer.averaged():
+                self.folder.replace_model(
+                    self.folder.last, self.model, self.inputs.tokenizer
+                )
+            if self.log:
+                self.log.flush()
+            if not plot_losses(self.folder.metrics, self.folder.plot):
+                notes.append(
+                    "No plot of the loss: matplotlib is not installed "
+                    "(pip install keras_llm[plot])."
+                )
+        seconds = self.seconds_before + time.perf_counter() - self.begun
+        state = self.state
+        return Summary(
+            step=state.step,
+            stopped_by="steps" if state.step >= self.config.steps else "patience",
+            train_loss=self.last_loss,
+            validation=self.validation,
+            best_loss=state.best_loss,
+            best_step=state.best_step,
+            tokens=state.tokens,
+            seconds=seconds,
+            tokens_per_second=self.progress.tokens_per_second,
+            utilisation=self.progress.utilisation,
+            parameters=models.count_parameters(self.model),
+            bad_steps=state.bad_steps,
+            notes=tuple(notes),
+        )

@@ -1,0 +1,144 @@
+"""The loss of next-token prediction, for training and for validation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_llm import models
+from keras_llm.ops import losses
+from keras_llm.training.step import SummedLoss
+
+Trunk = Callable[[tf.Tensor], tf.Tensor]
+
+
+def training_loss(
+    model: keras.Model,
+    label_smoothing: float = 0.0,
+    fuse: Callable[[Callable], Callable] | None = None,
+    trunk: Trunk | None = None,
+) -> SummedLoss:
+    """Returns the function from one micro-batch to its summed loss.
+
+    With one of this package's models the head's product and the loss are taken
+    together, some tokens at a time (`ops.losses.head_loss`).
+
+    Args:
+        model: From token ids [R, T] to logits [R, T, V].
+        label_smoothing: As in `ops.losses.token_losses`.
+        fuse: Compiles what lies between the products.
+        trunk: From token ids to hidden states [R, T, D]; None for the model's own.
+    """
+    head = _head_kernel(model)
+    if head is None:
+        return _plain_loss(model, label_smoothing)
+    kernel, tied = head
+    if trunk is None:
+        layers, _ = models.split_head(model)
+
+        def trunk(token_ids):
+            return layers(token_ids, training=True)
+
+    def summed_loss(token_ids, targets, weights):
+        hidden = trunk(token_ids)
+        return losses.head_loss(
+            tf.reshape(hidden, (-1, hidden.shape[-1])),
+            kernel.value,
+            tf.reshape(targets, (-1,)),
+            tf.reshape(weights, (-1,)),
+            tied,
+            label_smoothing,
+            fuse=fuse,
+        )
+
+    return summed_loss
+
+
+def _plain_loss(model: keras.Model, label_smoothing: float) -> SummedLoss:
+    def summed_loss(token_ids, targets, weights):
+        logits = model(token_ids, training=True)
+        each = losses.token_losses(logits, targets, label_smoothing)
+        return tf.reduce_sum(weights * each)
+
+    return summed_loss
+
+
+class CarriedState:
+    """A trunk whose recurrent state goes on from one micro-batch to the next.
+
+    Gradients stop at the start of a micro-batch: truncated back-propagation.
+    (Williams and Peng 1990.) A state with NaN in it starts anew from zeros, or one
+    bad batch would spoil all that follow.
+
+    Args:
+        model: Its decoder must offer `initial_state` and `sequence`.
+        rows: R, the rows of every micro-batch.
+
+    Attributes:
+        variables: The state by name, each [R, ...].
+    """
+
+    def __init__(self, model: keras.Model, rows: int):
+        self.decoder = models.decoder(model)
+        if not hasattr(self.decoder, "sequence"):
+            raise ValueError(
+                "`carry_state` needs a recurrent model, whose state can go on from "
+                f"batch to batch. Received: {model.config.architecture}. Set "
+                "carry_state=False."
+            )
+        self.variables = {
+            name: tf.Variable(value, trainable=False)
+            for name, value in self.decoder.initial_state(rows).items()
+        }
+
+    def __call__(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Returns the hidden states [R, T, D] and keeps the state they end in."""
+        state = {name: v.read_value() for name, v in self.variables.items()}
+        hidden, state = self.decoder.sequence(token_ids, state, training=True)
+        for name, value in state.items():
+            finite = tf.reduce_all(tf.math.is_finite(value), axis=-1, keepdims=True)
+            self.variables[name].assign(tf.where(finite, value, tf.zeros_like(value)))
+        return hidden
+
+
+def validation_loss(model: keras.Model) -> SummedLoss:
+    """Returns the function from a batch to its summed loss, without dropout.
+
+    No label smoothing, whatever the training had: its figures can be compared.
+    """
+    if _head_kernel(model) is None:
+
+        def plain(token_ids, targets, weights):
+            logits = model(token_ids, training=False)
+            return tf.reduce_sum(weights * losses.token_losses(logits, targets))
+
+        return plain
+    trunk, project = models.split_head(model)
+    vocab_size = model.output_shape[-1]
+
+    def chunked(token_ids, targets, weights):
+        hidden = trunk(token_ids, training=False)
+        hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
+        targets, weights = tf.reshape(targets, (-1,)), tf.reshape(weights, (-1,))
+        size = losses.chunk_tokens(hidden.shape[0], vocab_size)
+        total = 0.0
+        for start in range(0, hidden.shape[0], size):
+            part = slice(start, start + size)
+            each = losses.token_losses(project(hidden[part]), targets[part])
+            total += tf.reduce_sum(weights[part] * each)
+        return total
+
+    return chunked
+
+
+def _head_kernel(model: keras.Model) -> tuple[Any, bool] | None:
+    """Returns the head's matrix and whether it is the embedding, or None."""
+    layers = {layer.name: layer for layer in model.layers}
+    if "final_norm" not in layers:
+        return None
+    if "head" in layers:
+        return layers["head"].kernel, False
+    if "token_embedding" in layers:
+        return layers["token_embedding"].embeddings, True
+    return None

@@ -1,0 +1,96 @@
+"""The progress bar, and the speed it shows."""
+
+from typing import Any
+
+import keras
+
+from keras_llm import models
+from keras_llm.training.config import Experiment
+from keras_llm.training.flops import measure_peak_flops
+from keras_llm.training.step import StepResult
+
+_KEPT = 0.9  # Of the shown loss, from one step to the next: else it jumps.
+
+
+class Progress:
+    """Counts tokens and time while training, and shows them.
+
+    Utilisation is the model's floating-point operations a second, 3 forward passes
+    a token, over the peak that a square matrix product reaches on this device.
+
+    Args:
+        experiment: Gives the number of steps and the compute dtype.
+        model: Gives the operations a token.
+        first_step: Steps taken before.
+        shown: Whether to draw the bar; its peak is measured only then.
+    """
+
+    def __init__(
+        self, experiment: Experiment, model: keras.Model, first_step: int, shown: bool
+    ):
+        from tqdm import tqdm
+
+        self.calls = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.last_rate = 0.0  # Tokens a second of the last call.
+        self._loss: float | None = None
+        self._valid_loss: float | None = None
+        self._flops = models.flops_per_token(model.config, experiment.data.context)
+        self._peak = measure_peak_flops(experiment.train.dtype) if shown else None
+        self._bar = tqdm(
+            total=experiment.train.steps,
+            initial=first_step,
+            desc="train",
+            unit="step",
+            disable=not shown,
+            dynamic_ncols=True,
+        )
+
+    def update(self, result: StepResult, seconds: float) -> None:
+        """Takes note of one call's steps."""
+        self.calls += 1
+        self.last_rate = int(result.tokens.sum()) / seconds
+        if self.calls > 1:  # The first call compiles.
+            self.tokens += int(result.tokens.sum())
+            self.seconds += seconds
+        for loss in result.loss[result.accepted]:
+            kept = _KEPT if self._loss is not None else 0.0
+            self._loss = kept * (self._loss or 0.0) + (1.0 - kept) * float(loss)
+        self._bar.update(len(result.loss))
+        self._show()
+
+    def evaluated(self, loss: float) -> None:
+        """Takes note of a validation loss."""
+        self._valid_loss = loss
+        self._show()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Returns the mean speed of all calls but the first; 0 before."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def utilisation(self) -> float | None:
+        """Returns the share of the measured peak, or None if it was not measured."""
+        if not self._peak or not self.seconds:
+            return None
+        return self.tokens_per_second * self._flops / self._peak
+
+    def _show(self) -> None:
+        if self._bar.disable:
+            return
+        figures: dict[str, Any] = {}
+        if self._loss is not None:
+            figures["loss"] = f"{self._loss:.3f}"
+        if self._valid_loss is not None:
+            figures["valid"] = f"{self._valid_loss:.3f}"
+        if self.seconds:
+            figures["tok/s"] = f"{self.tokens_per_second:,.0f}"
+        if self.utilisation is not None:
+            figures["util"] = f"{self.utilisation:.0%}"
+        self._bar.set_postfix(figures, refresh=False)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()

@@ -1,0 +1,95 @@
+"""The folder of one run, and the model folders in it."""
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import keras
+
+from keras_llm import models, tokenizers
+from keras_llm.core import new_folder, read_json, write_json
+from keras_llm.training.config import RESUMABLE_FIELDS, Experiment
+
+_CONFIG = "config.json"
+_TOKENIZER = "tokenizer"
+
+
+class RunFolder:
+    """Where a run writes: config, tokenizer, checkpoints, metrics, models.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.events = self.path / "events"
+        self.plot = self.path / "loss.png"
+        self.best = self.path / "best"
+        self.last = self.path / "last"
+
+    def exists(self) -> bool:
+        """Returns whether a run was begun here."""
+        return self.path.exists()
+
+    def refuse(self) -> None:
+        """Raises FileExistsError: a run is there, and none may be overwritten."""
+        raise FileExistsError(
+            f"A run folder holds one run. Received: {self.path}, which exists. "
+            "Go on with it (`--resume`), or give a new name."
+        )
+
+    def check_same(self, experiment: Experiment) -> None:
+        """Raises ValueError, naming the field, if the run began as another."""
+        begun = Experiment.from_dict(read_json(self.path / _CONFIG))
+        for name, (then, now) in begun.differing_fields(experiment).items():
+            if name not in RESUMABLE_FIELDS:
+                raise ValueError(
+                    "A run goes on as it began, but for how long it runs and what it "
+                    f"watches. Received: {name}={now!r}, begun with {then!r}. Set it "
+                    "back, or start a new run in another folder."
+                )
+
+    def begin(self, experiment: Experiment, tokenizer: Any) -> None:
+        """Makes the folder with config and tokenizer, whole or not at all."""
+        with new_folder(self.path) as temporary:
+            write_json(temporary / _CONFIG, experiment.to_dict())
+            tokenizer.save(temporary / _TOKENIZER)
+
+    def go_on(self, experiment: Experiment) -> None:
+        """Records the config that the run goes on with; mends what a kill broke."""
+        write_json(self.path / _CONFIG, experiment.to_dict())
+        for folder in (self.best, self.last):
+            old = _aside(folder)
+            if old.exists() and not folder.exists():
+                os.rename(old, folder)
+            shutil.rmtree(old, ignore_errors=True)
+            for leftover in self.path.glob(f".{folder.name}.new*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def load_tokenizer(self) -> Any:
+        """Returns the run's tokenizer."""
+        return tokenizers.load(self.path / _TOKENIZER)
+
+    def replace_model(
+        self, folder: pathlib.Path, model: keras.Model, tokenizer: Any
+    ) -> None:
+        """Saves a model folder in place of the one before.
+
+        At any moment the old or the new one is on the disk, whole.
+        """
+        new, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        models.save(model, tokenizer, new)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(new, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_name(f".{folder.name}.old")

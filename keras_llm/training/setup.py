@@ -1,0 +1,136 @@
+"""Everything a run needs, checked before anything is written."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from keras_llm import data, tokenizers
+from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training.replicas import Spreader, workers
+from keras_llm.training.run_folder import RunFolder
+
+# A validation batch may be larger than a training batch: nothing is kept of it.
+_VALIDATION_TOKENS = 8_192
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run is made of.
+
+    Attributes:
+        experiment: With the vocabulary's size and separator filled in.
+        folder: Exists, with config and tokenizer.
+        tokenizer: The run's.
+        batches: Training batches of this worker, at their beginning.
+        validation: Validation batches of this worker.
+    """
+
+    experiment: Experiment
+    folder: RunFolder
+    tokenizer: Any
+    batches: data.TrainingBatches
+    validation: data.ValidationBatches
+
+
+def prepare_inputs(
+    experiment: Experiment,
+    train_text: Any,
+    valid_text: Any,
+    folder: RunFolder,
+    resume: bool,
+    tokenizer: Any,
+    strategy: tf.distribute.Strategy,
+) -> Inputs:
+    """Reads text, makes the tokenizer and, last of all, the run folder.
+
+    Raises:
+        FileExistsError: The folder exists, and `resume` is False.
+        ValueError: Something does not fit; the folder is not made.
+    """
+    going_on = folder.exists()
+    if going_on and not resume:
+        folder.refuse()
+    Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
+    if going_on:
+        tokenizer = folder.load_tokenizer()
+    elif tokenizer is None:
+        tokenizer = train_tokenizer(experiment.tokenizer, train_text, experiment.data)
+    experiment = fill_in(experiment, tokenizer)
+    if going_on:
+        folder.check_same(experiment)
+    place = workers(strategy)
+    batches, validation = _batches(
+        experiment, train_text, valid_text, tokenizer, place.count, place.index
+    )
+    if place.is_chief:
+        if going_on:
+            folder.go_on(experiment)
+        else:
+            folder.begin(experiment, tokenizer)
+    return Inputs(experiment, folder, tokenizer, batches, validation)
+
+
+def train_tokenizer(
+    config: TokenizerConfig, text: Any, text_config: data.TextConfig
+) -> Any:
+    """Returns a tokenizer made from documents.
+
+    Raises:
+        ValueError: `text` is prepared already, so that its tokenizer is needed.
+    """
+    if config.kind == "byte":
+        return tokenizers.ByteTokenizer()
+    if data.is_prepared(text):
+        raise ValueError(
+            "A prepared corpus holds ids: give the tokenizer that made them "
+            f"(`--tokenizer=FOLDER`). Received: {text}, no tokenizer."
+        )
+    documents = data.read_documents(text, text_config)
+    if config.kind == "character":
+        return tokenizers.CharacterTokenizer.train(documents)
+    return tokenizers.train_byte_bpe(documents, config.vocab_size)
+
+
+def fill_in(experiment: Experiment, tokenizer: Any) -> Experiment:
+    """Returns the experiment with what the tokenizer decides.
+
+    Raises:
+        ValueError: The model's vocabulary is smaller than the tokenizer's.
+    """
+    model = experiment.model
+    size = model.vocab_size or tokenizer.vocab_size  # type: ignore[attr-defined]
+    if not size >= tokenizer.vocab_size:
+        raise ValueError(
+            "`model.vocab_size` must hold every id of the tokenizer. Received: "
+            f"model.vocab_size={size}, a tokenizer of {tokenizer.vocab_size} ids. "
+            "Set 0 to take the tokenizer's."
+        )
+    separator = None
+    if experiment.data.separate_documents:
+        separator = tokenizer.special_ids["end"]
+    model = model.replace(vocab_size=size, separator_id=separator)
+    return experiment.replace(model=model)
+
+
+def choose_jit(config: TrainConfig) -> str:
+    """Returns "off", "parts" or "full" for a config's choice.
+
+    On a CPU the products run fastest in oneDNN, bfloat16 above all, and XLA is left
+    what lies between them. On an accelerator XLA takes everything.
+    """
+    if config.jit != "auto":
+        return config.jit
+    return "full" if tf.config.list_logical_devices("GPU") else "parts"
+
+
+def _batches(experiment, train_text, valid_text, tokenizer, count, index):
+    config = experiment.data
+    if valid_text is None:
+        train_text, valid_text = data.load_splits(train_text, tokenizer, config)
+    rows = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
+    larger = config.replace(batch_size=config.batch_size * rows)
+    return (
+        data.training_batches(train_text, tokenizer, config, count, index),
+        data.validation_batches(valid_text, tokenizer, larger, count, index),
+    )

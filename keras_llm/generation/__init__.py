@@ -1,7 +1,15 @@
 """Decoding: the knobs, the one loop, strings in and strings out."""
 
+from keras_llm.generation.beam_search import Beam, BeamSearch
 from keras_llm.generation.generator import Generation, Generator
 from keras_llm.generation.parameters import Parameters
 from keras_llm.generation.text_model import TextModel
 
-__all__ = ["Generation", "Generator", "Parameters", "TextModel"]
+__all__ = [
+    "Beam",
+    "BeamSearch",
+    "Generation",
+    "Generator",
+    "Parameters",
+    "TextModel",
+]

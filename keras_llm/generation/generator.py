@@ -43,18 +43,19 @@ class Generator:
 
     def __init__(self, model, tokenizer, jit=False):
         self.text_model = TextModel(model, tokenizer, jit)
+        text = tf.TensorSpec([None], tf.string)
+        rows = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
+        knobs = parameters_lib.Parameters(**rows)
         self._generate = tf.function(
-            self.text_model.generate, reduce_retracing=True, autograph=False
+            self.text_model.generate,
+            input_signature=[text, knobs, tf.TensorSpec([None, None], tf.string)],
+            autograph=False,
         )
         self._score = tf.function(
-            self.text_model.score, reduce_retracing=True, autograph=False
+            self.text_model.score, input_signature=[text, text], autograph=False
         )
-        self._begin = tf.function(
-            self._begin_ids, reduce_retracing=True, autograph=False
-        )
-        self._advance = tf.function(
-            self._advance_ids, reduce_retracing=True, autograph=False
-        )
+        self._begin = tf.function(self._begin_ids, autograph=False)
+        self._advance = tf.function(self._advance_ids, autograph=False)
 
     def generate(self, prompts: Sequence[str], stop=(), **parameters):
         """Continues every prompt; a row's result does not depend on the others.
@@ -76,6 +77,10 @@ class Generator:
         _check_texts("prompts", prompts)
         prompt = tf.constant(list(prompts), tf.string, [len(prompts)])
         knobs = parameters_lib.make(len(prompts), **parameters)
+        if knobs.max_new_tokens is None:
+            _, lengths = self.text_model.encode_prompt(prompt)
+            limit = self.text_model.limit
+            knobs = parameters_lib.with_room(knobs, lengths, limit)
         with readable_errors():
             result = self._generate(prompt, knobs, _stop_rows(stop, len(prompts)))
         return [
@@ -132,6 +137,7 @@ class Generator:
 
     def _begin_ids(self, prompt, knobs):
         token_ids, lengths = self.text_model.encode_prompt(prompt)
+        knobs = parameters_lib.with_room(knobs, lengths, self.text_model.limit)
         knobs = parameters_lib.check(knobs, lengths, self.text_model.limit)
         room = tf.maximum(knobs.max_new_tokens[0], 1)
         capacity = tf.minimum(lengths[0] + room, self.text_model.limit)
@@ -152,8 +158,9 @@ def readable_errors():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        message = error.message.split("assertion failed: ")[-1]
-        raise ValueError(message.split("\n\t [[")[0].split("} ")[-1]) from error
+        message = error.message.partition("assertion failed: ")[2] or error.message
+        words = message.partition("\n")[0].removeprefix("[").replace("] [", " ")
+        raise ValueError(words.removesuffix("]")) from error
 
 
 def _check_texts(name, texts):
@@ -164,7 +171,7 @@ def _check_texts(name, texts):
 
 
 def _stop_rows(stop, batch):
-    """Returns string [B, S], "" where a row has fewer; None without any."""
+    """Returns string [B, S], "" where a row has fewer."""
     if isinstance(stop, str):
         raise ValueError(f"`stop` must be a list of strings. Received: {stop!r}.")
     rows = [list(stop)] * batch
@@ -176,8 +183,6 @@ def _stop_rows(stop, batch):
                 f"Received: {len(rows)} lists for {batch} prompts."
             )
     most = max((len(row) for row in rows), default=0)
-    if not most:
-        return None
     padded = [row + [""] * (most - len(row)) for row in rows]
     return tf.constant(padded, tf.string, [batch, most])
 

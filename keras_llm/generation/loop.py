@@ -114,11 +114,11 @@ def _choose(logits, state: State, request: Request) -> State:
     finish = tf.where(count >= p.max_new_tokens, LENGTH, RUNNING)
     tail = state.tail
     if request.stops is not None:
-        has_stop = tf.reduce_any(request.stops.lengths_BS > 0)
-        new_bytes = request.token_bytes(token)
         tail = tf.cond(
-            has_stop,
-            lambda: stopping.advance(state.tail, new_bytes, request.stops),
+            tf.reduce_any(request.stops.lengths_BS > 0),
+            lambda: stopping.advance(
+                state.tail, request.token_bytes(token), request.stops
+            ),
             lambda: state.tail,
         )
         finish = tf.where(tail.cut_B < tf.int32.max, STOP, finish)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 MAX_TEMPERATURE = 100.0
@@ -12,7 +13,8 @@ class Parameters(NamedTuple):
     """How each row is decoded; every field is a tensor [B].
 
     Attributes:
-        max_new_tokens: Int32, at least 0: tokens to generate at most.
+        max_new_tokens: Int32, at least 0: tokens to generate at most; None for 64
+            or the room that is left.
         temperature: Float32 from 0 to 100; 0 takes the likeliest token.
         top_k: Int32, at least 0: draw among the k likeliest; 0 is off.
         top_p: Float32 above 0, up to 1: draw among the likeliest tokens that
@@ -32,8 +34,9 @@ class Parameters(NamedTuple):
     seed: tf.Tensor
 
 
+DEFAULT_NEW_TOKENS = 64
 DEFAULTS: dict[str, int | float] = {
-    "max_new_tokens": 64,
+    "max_new_tokens": DEFAULT_NEW_TOKENS,
     "temperature": 0.0,
     "top_k": 0,
     "top_p": 1.0,
@@ -49,6 +52,8 @@ DTYPES = {
 
 def make(batch, **values) -> Parameters:
     """Returns parameters of `batch` rows from scalars or tensors [B].
+
+    `max_new_tokens` stays None where it is not given: `with_room` fills it in.
 
     Args:
         batch: Int or scalar tensor, the number of rows.
@@ -66,23 +71,50 @@ def make(batch, **values) -> Parameters:
                 f"No decoding parameter is called `{name}`. There are: "
                 f"{', '.join(DEFAULTS)}."
             )
-    return Parameters(
-        **{
-            name: _row(name, values.get(name, default), batch)
-            for name, default in DEFAULTS.items()
-        }
-    )
+    rows = {
+        name: _row(name, values.get(name, default), batch)
+        for name, default in DEFAULTS.items()
+    }
+    if values.get("max_new_tokens") is None:
+        rows["max_new_tokens"] = None
+    return Parameters(**rows)
+
+
+def with_room(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
+    """Returns the parameters with `max_new_tokens` filled in where it is None.
+
+    It becomes 64, or less where the prompt leaves less room.
+    """
+    if parameters.max_new_tokens is not None:
+        return parameters
+    room = tf.maximum(limit - prompt_tokens, 0)
+    return parameters._replace(max_new_tokens=tf.minimum(DEFAULT_NEW_TOKENS, room))
 
 
 def _row(name, value, batch):
-    try:
-        tensor = tf.convert_to_tensor(value, DTYPES[name])
-    except (TypeError, ValueError) as error:
+    value = DEFAULTS[name] if value is None else value
+    if not tf.is_tensor(value):
+        value = _exact(name, value)
+    tensor = tf.convert_to_tensor(value, DTYPES[name])
+    return tf.broadcast_to(tensor, [batch]) if tensor.shape.rank == 0 else tensor
+
+
+def _exact(name, value):
+    """Returns an array of the parameter's dtype; refuses what would be rounded."""
+    dtype = DTYPES[name].as_numpy_dtype
+    received = np.asarray(value)
+    kinds = "iuf" if DTYPES[name].is_floating else "iu"
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = received.astype(dtype) if received.dtype.kind in kinds else None
+    is_exact = converted is not None and (
+        DTYPES[name].is_floating or np.array_equal(converted, received)
+    )
+    if not is_exact:
         raise ValueError(
             f"`{name}` must be {DTYPES[name].name}, one value or one per prompt. "
             f"Received: {name}={value!r}."
-        ) from error
-    return tf.broadcast_to(tensor, [batch]) if tensor.shape.rank == 0 else tensor
+        )
+    return converted
 
 
 def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:

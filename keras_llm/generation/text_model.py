@@ -46,7 +46,7 @@ class TextModel:
             )
         self.model = model
         self.tokenizer = tokenizer
-        self.decoder = models.decoder(model)
+        self.decoder = models.decoder(model, jit)
         self.trunk, self.project = models.split_head(model)
         self.limit = getattr(config, "max_positions", None) or UNBOUNDED_LIMIT
         self.end_id = tokenizer.special_ids["end"]
@@ -58,14 +58,14 @@ class TextModel:
             else (self._decode_ids)
         )
 
-    def generate(self, prompt, parameters: Parameters, stop=None):
+    def generate(self, prompt, parameters: Parameters, stop):
         """Continues each prompt.
 
         Args:
             prompt: String [B]; any bytes.
             parameters: The knobs, one value per row.
-            stop: String [B, S] or None: text ends before the first of these that
-                would appear; "" is off.
+            stop: String [B, S]: text ends before the first of these that would
+                appear; "" is off, and S may be 0.
 
         Returns:
             Dict of `text` string [B], valid UTF-8; `token_ids` int32 [B, N], -1
@@ -78,18 +78,15 @@ class TextModel:
             tf.errors.InvalidArgumentError: When run, on a value out of range.
         """
         token_ids, lengths = self.encode_prompt(prompt)
+        parameters = parameters_lib.with_room(parameters, lengths, self.limit)
         parameters = parameters_lib.check(parameters, lengths, self.limit)
-        stops = None
-        if stop is not None:
-            with tf.control_dependencies(
-                [parameters_lib.require_rows("stop", stop, prompt)]
-            ):
-                stops = stopping.parse(tf.identity(stop), self.bucket)
+        same_rows = parameters_lib.require_rows("stop", stop, prompt)
+        with tf.control_dependencies([same_rows]):
+            stops = stopping.parse(tf.identity(stop), self.bucket)
         state = self._bucketed(token_ids, lengths, parameters, stops)
         text = self.tokenizer.decode(state.token_ids)
-        if stops is not None:
-            end = tf.minimum(state.tail.cut_B, tf.strings.length(text))
-            text = tf.strings.substr(text, tf.zeros_like(end), end)
+        end = tf.minimum(state.tail.cut_B, tf.strings.length(text))
+        text = tf.strings.substr(text, tf.zeros_like(end), end)
         return {
             "text": repair_utf8(text),
             "token_ids": state.token_ids,

@@ -1,0 +1,92 @@
+r"""Continues a text, showing it as it is written.
+
+Example: python scripts/generate.py --model=runs/whale/best --prompt='The whale' \
+    --max_new_tokens=64 --temperature=0.8 --seed=7
+"""
+
+import json
+import sys
+
+from absl import app, flags
+
+_MODEL = flags.DEFINE_string("model", None, "Model folder.", required=True)
+_PROMPT = flags.DEFINE_multi_string(
+    "prompt", None, "Text to continue; may be repeated. By default standard input."
+)
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Tokens at most.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 takes the likeliest token.")
+_TOP_K = flags.DEFINE_integer("top_k", 0, "Draw among the k likeliest; 0 is off.")
+_TOP_P = flags.DEFINE_float(
+    "top_p", 1.0, "Draw among the likeliest tokens of this joint probability; 1 is off."
+)
+_MIN_P = flags.DEFINE_float(
+    "min_p", 0.0, "Least probability, as a share of the likeliest token's; 0 is off."
+)
+_REPETITION_PENALTY = flags.DEFINE_float("repetition_penalty", 1.0, "1 is off.")
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed draws the same text.")
+_STOP = flags.DEFINE_multi_string("stop", [], "End before this text; may be repeated.")
+_NUM_BEAMS = flags.DEFINE_integer(
+    "num_beams", 1, "Above 1: search for the likeliest text with so many beams."
+)
+_LENGTH_PENALTY = flags.DEFINE_float(
+    "length_penalty", 0.6, "Of beam search: 0 prefers short texts, 1 long ones."
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16", "float16"], "Of weights and arithmetic."
+)
+_JIT = flags.DEFINE_bool("jit", False, "Compile decoding by XLA.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per prompt.")
+
+
+def main(argv: list[str]) -> None:
+    """Prints each prompt with its continuation."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+    prompts = _PROMPT.value
+    if prompts is None:
+        prompts = [sys.stdin.read()]
+    from keras_llm import generation, models
+
+    model = models.load(_MODEL.value, _DTYPE.value)
+    tokenizer = models.load_tokenizer(_MODEL.value)
+    if _NUM_BEAMS.value > 1:
+        _print_beams(generation.BeamSearch(model, tokenizer), prompts)
+        return
+    generator = generation.Generator(model, tokenizer, _JIT.value)
+    knobs = {
+        "max_new_tokens": _MAX_NEW_TOKENS.value,
+        "temperature": _TEMPERATURE.value,
+        "top_k": _TOP_K.value,
+        "top_p": _TOP_P.value,
+        "min_p": _MIN_P.value,
+        "repetition_penalty": _REPETITION_PENALTY.value,
+        "seed": _SEED.value,
+    }
+    if len(prompts) == 1 and not _JSON.value and not _JIT.value:
+        pieces = generator.stream(prompts[0], _STOP.value, **knobs)
+        first = next(pieces, "")  # A refusal comes before anything is printed.
+        print(prompts[0] + first, end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+        return
+    for prompt, result in zip(
+        prompts, generator.generate(prompts, _STOP.value, **knobs), strict=True
+    ):
+        _print(prompt, result.text, vars(result))
+
+
+def _print_beams(search, prompts):
+    for prompt in prompts:
+        beams = search.search(
+            prompt, _NUM_BEAMS.value, _MAX_NEW_TOKENS.value, _LENGTH_PENALTY.value
+        )
+        for beam in beams if _JSON.value else beams[:1]:
+            _print(prompt, beam.text, vars(beam))
+
+
+def _print(prompt, text, values):
+    if _JSON.value:
+        print(json.dumps({"prompt": prompt, **values}, ensure_ascii=False))
+    else:
+        print(prompt + text)

@@ -1,0 +1,57 @@
+"""Runs an export as a stranger would: another process, without this package.
+
+Run as a file, never imported: `python -I fresh_process.py FOLDER < cases.json`.
+Every import of `keras_llm` fails from here on.
+"""
+
+import json
+import sys
+
+
+class _Refusal:
+    """Finds no module, and forbids this package."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "keras_llm":
+            raise ImportError(f"{name} must not be needed to serve an export")
+
+
+def main():
+    """Answers each case [signature, inputs] of standard input with its outputs."""
+    sys.meta_path.insert(0, _Refusal())
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  # Registers the ops that TF Serving links.
+
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+    loaded = tf.saved_model.load(sys.argv[1])
+    answers = []
+    for name, inputs in json.load(sys.stdin):
+        signature = loaded.signatures[name]
+        specs = signature.structured_input_signature[1]
+        feed = {
+            key: tf.reshape(
+                tf.constant(sum(value, []) if _is_nested(value) else value, spec.dtype),
+                [len(value), -1] if spec.shape.rank == 2 else [len(value)],
+            )
+            for key, spec in specs.items()
+            for value in [inputs[key]]
+        }
+        outputs = signature(**feed)
+        answers.append({key: _plain(value) for key, value in outputs.items()})
+    print("ANSWERS", json.dumps(answers))
+
+
+def _is_nested(value):
+    return bool(value) and isinstance(value[0], list)
+
+
+def _plain(tensor):
+    values = tensor.numpy().tolist()
+    if tensor.dtype != "string":
+        return values
+    return [value.decode() for value in values]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Writes an export: one version folder that TF Serving loads as it is."""
+
+import os
+import pathlib
+
+import tensorflow as tf
+
+import keras_llm
+from keras_llm import models
+from keras_llm.core import check_absent, new_folder, write_manifest, write_text
+from keras_llm.core.prediction_log import WARMUP_PATH, write_warmup
+from keras_llm.export.card import card
+from keras_llm.export.signatures import Servable
+from keras_llm.export.verify import verify as verify_export
+from keras_llm.generation import TextModel
+from keras_llm.generation import parameters as parameters_lib
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+# Sizes to which TF Serving rounds a batch up; the last is the greatest batch.
+_BATCHING = """max_batch_size { value: 8 }
+batch_timeout_micros { value: 2000 }
+max_enqueued_batches { value: 64 }
+num_batch_threads { value: 2 }
+allowed_batch_sizes: 1
+allowed_batch_sizes: 2
+allowed_batch_sizes: 4
+allowed_batch_sizes: 8
+pad_variable_length_inputs: true
+"""
+
+
+def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
+    """Writes a model and its tokenizer as one SavedModel version folder.
+
+    Args:
+        model: A built language model; its dtype is the export's.
+        tokenizer: Its tokenizer.
+        out: The version folder: a new one, named by a whole number, in the folder
+            that TF Serving watches, such as `serving/whale/1`.
+        jit: Whether decoding is compiled by XLA. Stock TF Serving refuses such an
+            export unless started with `--xla_cpu_compilation_enabled=true`.
+        verify: Whether to prove the export in a fresh process before it appears.
+
+    Returns:
+        The path of the new folder.
+
+    Raises:
+        FileExistsError: `out` exists.
+        ValueError: `out` does not end in a version number.
+        core.allowed_ops.ForbiddenGraphError: The graph holds an op that TF Serving
+            would not load.
+        export.VerificationError: The export answers otherwise than the model.
+    """
+    out = pathlib.Path(out)
+    check_version(out)
+    check_absent(out)
+    text_model = TextModel(model, tokenizer, jit)
+    with new_folder(out) as temporary:
+        written = temporary / "written"
+        _save(Servable(text_model), written)
+        # From here on nothing lies where it was written.
+        for path in list(written.iterdir()):
+            os.rename(path, temporary / path.name)
+        written.rmdir()
+        write_warmup(temporary / WARMUP_PATH, _warmup_requests())
+        write_text(temporary / "batching_params.pbtxt", _BATCHING)
+        compared = verify_export(temporary, text_model, jit) if verify else 0
+        write_text(temporary / "README.md", card(text_model, out, jit, compared))
+        write_manifest(
+            temporary,
+            format="keras_llm export",
+            keras_llm_version=keras_llm.__version__,
+            tensorflow_version=tf.__version__,
+            architecture=model.config.architecture,
+            config=model.config.to_dict(),
+            jit=jit,
+            verified_answers=compared,
+        )
+    return out
+
+
+def check_version(out: pathlib.Path) -> None:
+    """Raises ValueError unless the folder's name is a version number."""
+    name = out.name
+    if not (name.isascii() and name.isdigit() and int(name) < 2**63):
+        raise ValueError(
+            "TF Serving serves folders named by a version number, and ignores "
+            f"others. Received: {out}. Write to {out / '1'}, say."
+        )
+
+
+def _save(servable: Servable, folder: pathlib.Path) -> None:
+    options = tf.saved_model.SaveOptions(
+        # Ops that only a debugger reads, and Python call stacks, stay out.
+        save_debug_info=False,
+        experimental_custom_gradients=False,
+    )
+    tf.saved_model.save(servable, folder, servable.signatures(), options)
+
+
+def _warmup_requests():
+    """Returns one small request per signature that compiles or allocates."""
+    knobs = {
+        name: tf.constant([value], parameters_lib.DTYPES[name])
+        for name, value in parameters_lib.DEFAULTS.items()
+    }
+    knobs["max_new_tokens"] = tf.constant([4])
+    prompt = tf.constant(["a"])
+    sampled = {**knobs, "temperature": tf.constant([1.0])}
+    return [
+        ("generate", {"prompt": prompt, "stop": tf.constant([[""]]), **knobs}),
+        ("generate", {"prompt": prompt, "stop": tf.constant([["b"]]), **sampled}),
+        ("score", {"prompt": prompt, "completion": prompt}),
+        ("tokenize", {"text": prompt}),
+    ]
+
+
+def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):
+    """Reads a model folder and exports it.
+
+    Args:
+        folder: A model folder, as training writes it.
+        out: The new version folder.
+        jit: See `export`.
+        dtype: Of weights and arithmetic: "float32", "bfloat16" or "float16".
+        verify: See `export`.
+    """
+    check_version(pathlib.Path(out))
+    check_absent(out)
+    model = models.load(folder, dtype)
+    return export(model, models.load_tokenizer(folder), out, jit, verify)

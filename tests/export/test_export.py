@@ -1,0 +1,291 @@
+"""Exports: signatures, proof, refusal, and the same answers everywhere."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_llm import export, models, tokenizers
+from keras_llm.core import allowed_ops, check_manifest, prediction_log
+from keras_llm.export import signatures, writer
+from keras_llm.generation import Generator, TextModel
+
+SIGNATURES = {
+    "serving_default": ({"prompt"}, {"text"}),
+    "score": ({"prompt", "completion"}, {"log_prob", "num_tokens", "bits_per_byte"}),
+    "tokenize": ({"text"}, {"token_ids", "num_tokens"}),
+}
+KNOBS = {
+    "max_new_tokens": tf.int32,
+    "temperature": tf.float32,
+    "top_k": tf.int32,
+    "top_p": tf.float32,
+    "min_p": tf.float32,
+    "repetition_penalty": tf.float32,
+    "seed": tf.int32,
+}
+DEFAULTS = dict(zip(KNOBS, [8, 0.0, 0, 1.0, 0.0, 1.0, 0], strict=True))
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(5)
+    model = models.build(
+        models.LlamaConfig(
+            vocab_size=300,  # Above the tokenizer's 257: padded tables are allowed.
+            width=24,
+            num_layers=2,
+            num_heads=6,
+            key_value_heads=2,
+            max_positions=64,
+        )
+    )
+    for weight in model.trainable_weights:
+        weight.assign(weight + 0.2 * keras.random.normal(weight.shape, seed=3))
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("serving") / "small" / "3"
+    return export.export(model, tokenizers.ByteTokenizer(), out)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("moved") / "elsewhere"
+    os.symlink(folder, moved)
+    return tf.saved_model.load(moved)
+
+
+def knobs(rows, **values):
+    given = {**DEFAULTS, **values}
+    return {
+        name: tf.fill([rows], tf.constant(given[name], dtype))
+        for name, dtype in KNOBS.items()
+    }
+
+
+def test_the_signatures_have_the_published_names(loaded):
+    for name, (inputs, outputs) in SIGNATURES.items():
+        signature = loaded.signatures[name]
+        assert set(signature.structured_input_signature[1]) == inputs
+        assert set(signature.structured_outputs) == outputs
+    generate = loaded.signatures["generate"]
+    assert set(generate.structured_input_signature[1]) == {"prompt", "stop", *KNOBS}
+    assert set(generate.structured_outputs) == {
+        "text",
+        "token_ids",
+        "log_probs",
+        "num_tokens",
+        "finish_reason",
+        "prompt_tokens",
+    }
+    assert set(loaded.signatures) == {
+        *SIGNATURES,
+        "generate",
+        "generate_ids",
+        "prefill",
+        "decode_step",
+    }
+    for signature in loaded.signatures.values():
+        for spec in signature.structured_input_signature[1].values():
+            assert spec.shape.rank >= 1
+        for spec in signature.structured_outputs.values():
+            assert spec.shape.rank >= 1
+
+
+def test_the_folder_holds_what_serving_needs(folder):
+    manifest = check_manifest(folder)
+    assert manifest["architecture"] == "llama"
+    assert manifest["verified_answers"] >= 6
+    assert {
+        "README.md",
+        "batching_params.pbtxt",
+        "saved_model.pb",
+        prediction_log.WARMUP_PATH,
+    } <= set(manifest["files"])
+    requests = prediction_log.read_warmup(folder / prediction_log.WARMUP_PATH)
+    assert 0 < len(requests) < 20
+    assert sorted(os.listdir(folder.parent)) == ["3"]
+
+
+def test_warm_up_requests_are_answered(folder, loaded):
+    for request in prediction_log.read_warmup(folder / prediction_log.WARMUP_PATH):
+        signature = loaded.signatures[request.signature_name]
+        assert signature(
+            **{name: tf.constant(value) for name, value in request.inputs.items()}
+        )
+
+
+def test_the_export_answers_as_the_model_in_memory(model, loaded):
+    generator = Generator(model, tokenizers.ByteTokenizer())
+    prompts = ["abc", "", "文字 and more"]
+    options = {"temperature": 0.9, "top_p": 0.8, "seed": 4, "max_new_tokens": 13}
+    expected = generator.generate(prompts, stop=["q"], **options)
+    answer = loaded.signatures["generate"](
+        prompt=tf.constant(prompts),
+        stop=tf.constant([["q"]] * 3),
+        **knobs(3, **options),
+    )
+    for i, row in enumerate(expected):
+        assert answer["text"][i].numpy().decode() == row.text
+        count = int(answer["num_tokens"][i])
+        assert answer["token_ids"][i, :count].numpy().tolist() == row.token_ids
+        assert answer["finish_reason"][i].numpy().decode() == row.finish_reason
+        assert int(answer["prompt_tokens"][i]) == row.prompt_tokens
+    default = loaded.signatures["serving_default"](prompt=tf.constant(["abc"]))
+    assert default["text"][0].numpy().decode() == generator.generate(["abc"])[0].text
+
+
+def test_ids_and_single_steps_agree_with_generate(loaded):
+    prompts = [b"abc", b"defghij"]
+    token_ids = np.zeros((2, 7), "int32")
+    for i, prompt in enumerate(prompts):
+        token_ids[i, : len(prompt)] = list(prompt)
+    lengths = tf.constant([3, 7])
+    generated = loaded.signatures["generate"](
+        prompt=tf.constant(prompts), stop=tf.constant([[""], [""]]), **knobs(2)
+    )["token_ids"].numpy()
+    by_ids = loaded.signatures["generate_ids"](
+        token_ids=tf.constant(token_ids), lengths=lengths, **knobs(2)
+    )
+    np.testing.assert_array_equal(by_ids["token_ids"].numpy(), generated)
+
+    state = loaded.signatures["prefill"](
+        token_ids=tf.constant(token_ids),
+        lengths=lengths,
+        capacity=tf.constant([11, 15]),
+    )
+    stepped = []
+    for _ in range(8):
+        logits = state.pop("logits")
+        stepped.append(tf.argmax(logits, -1, tf.int32))
+        state = loaded.signatures["decode_step"](token_ids=stepped[-1], **state)
+    np.testing.assert_array_equal(np.stack(stepped, axis=1), generated)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens"),
+        ({"max_new_tokens": 10**9}, "max_new_tokens"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 2.0}, "top_p"),
+    ],
+)
+def test_the_export_refuses_what_python_refuses(loaded, values, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        loaded.signatures["generate"](
+            prompt=tf.constant(["a"]), stop=tf.constant([[""]]), **knobs(1, **values)
+        )
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs", "message"),
+    [
+        ("serving_default", {"prompt": ["x" * 65]}, "at most 64 tokens"),
+        ("score", {"prompt": ["x" * 60], "completion": ["x" * 5]}, "at most 64"),
+        ("score", {"prompt": ["x"], "completion": ["x", "y"]}, "completion"),
+        ("prefill", {"token_ids": [[300]], "lengths": [1], "capacity": [4]}, "ids"),
+        ("prefill", {"token_ids": [[-1]], "lengths": [1], "capacity": [4]}, "ids"),
+        ("prefill", {"token_ids": [[1]], "lengths": [2], "capacity": [4]}, "lengths"),
+        ("prefill", {"token_ids": [[1]], "lengths": [0], "capacity": [4]}, "lengths"),
+        ("prefill", {"token_ids": [[1]], "lengths": [1], "capacity": [65]}, "capac"),
+        (
+            "prefill",
+            {"token_ids": [[1]], "lengths": [1], "capacity": [2**31 - 1]},
+            "capacity",
+        ),
+    ],
+)
+def test_requests_out_of_range_are_refused(loaded, signature, inputs, message):
+    feed = {name: tf.constant(value) for name, value in inputs.items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        loaded.signatures[signature](**feed)
+
+
+def test_a_batch_of_none_and_an_empty_prompt_are_answered(loaded):
+    nothing = loaded.signatures["serving_default"](prompt=tf.zeros([0], tf.string))
+    assert nothing["text"].shape == [0]
+    empty = loaded.signatures["serving_default"](prompt=tf.constant([""]))
+    assert empty["text"].shape == [1]
+    broken = loaded.signatures["serving_default"](prompt=tf.constant([b"\xff\xfe\0a"]))
+    broken["text"].numpy()[0].decode()
+
+
+def test_an_existing_or_unnumbered_folder_is_refused(model, folder, tmp_path):
+    tokenizer = tokenizers.ByteTokenizer()
+    with pytest.raises(FileExistsError, match="never over an existing"):
+        export.export(model, tokenizer, folder)
+    for name in ("latest", "1.5", "-1", "²"):
+        with pytest.raises(ValueError, match="version number"):
+            export.export(model, tokenizer, tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_different_answer_fails_the_proof_and_leaves_nothing(
+    model, tmp_path, monkeypatch
+):
+    other = keras.models.clone_model(model)
+    other.config = model.config
+    wrong = TextModel(other, tokenizers.ByteTokenizer())
+    proof = writer.verify_export
+    monkeypatch.setattr(
+        writer, "verify_export", lambda folder, _, jit: proof(folder, wrong, jit)
+    )
+    with pytest.raises(export.VerificationError, match="differs in"):
+        export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_forbidden_op_is_named_and_leaves_nothing(model, tmp_path, monkeypatch):
+    def with_python(self, text):
+        python = tf.py_function(lambda value: value, [text], tf.string)
+        return self.text_model.tokenize(tf.ensure_shape(python, [None]))
+
+    monkeypatch.setattr(signatures.Servable, "tokenize", with_python)
+    with pytest.raises(allowed_ops.ForbiddenGraphError, match="EagerPyFunc"):
+        export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_string_op_is_behind_the_signature_for_other_runtimes(model):
+    text_model = TextModel(model, tokenizers.ByteTokenizer())
+    traced = signatures.Servable(text_model).signatures()["generate_ids"]
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    reading_strings = {
+        node.op
+        for node in nodes
+        if node.op not in ("Const", "Assert")
+        and tf.string.as_datatype_enum in [v.type for v in node.attr.values()]
+    }
+    assert reading_strings == set()
+
+
+def test_a_compiled_export_is_refused_as_stock_and_proven_as_compiled(model, tmp_path):
+    out = export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1", jit=True)
+    assert json.loads((out / "manifest.json").read_text())["jit"] is True
+    with pytest.raises(allowed_ops.ForbiddenGraphError, match="jit_compile"):
+        allowed_ops.check_graph(out)
+
+
+def test_half_precision_is_served_as_float32(tmp_path):
+    config = models.GPT2Config(
+        vocab_size=257, width=16, num_layers=1, num_heads=2, max_positions=32
+    )
+    model = models.build(config, "bfloat16")
+    out = export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1", verify=False)
+    loaded = tf.saved_model.load(out)
+    state = loaded.signatures["prefill"](
+        token_ids=tf.constant([[1, 2]]),
+        lengths=tf.constant([2]),
+        capacity=tf.constant([4]),
+    )
+    assert {tensor.dtype for tensor in state.values()} == {tf.float32, tf.int32}
+    logits = state.pop("logits")
+    loaded.signatures["decode_step"](token_ids=tf.argmax(logits, -1, tf.int32), **state)

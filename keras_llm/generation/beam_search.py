@@ -91,7 +91,7 @@ class BeamSearch:
         Raises:
             ValueError: A value is out of range.
         """
-        vocab = self.text_model.model.config.vocab_size
+        vocab = self.text_model.tokenizer.vocab_size
         checks.check_in_range("num_beams", num_beams, 1, min(64, vocab - 1))
         checks.check_in_range("length_penalty", length_penalty, 0, 2)
         with readable_errors():
@@ -127,6 +127,7 @@ class BeamSearch:
         logits, model_state = self.text_model.decoder.prefill(
             token_ids, lengths, capacity
         )
+        logits = logits[:, : self.text_model.tokenizer.vocab_size]
         copies = tf.zeros([beams], tf.int32)
         empty = tf.fill([beams, room], -1)
         none = tf.fill([beams], _IMPOSSIBLE)
@@ -185,6 +186,7 @@ class BeamSearch:
 
     def _step(self, state: State, token) -> State:
         logits, model_state = self.text_model.decoder.step(token, state.model)
+        logits = logits[:, : self.text_model.tokenizer.vocab_size]
         return state._replace(logits=logits, model=model_state)
 
     def _finish_live(self, state: State, penalty) -> State:

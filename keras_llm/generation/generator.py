@@ -141,14 +141,14 @@ class Generator:
         knobs = parameters_lib.check(knobs, lengths, self.text_model.limit)
         room = tf.maximum(knobs.max_new_tokens[0], 1)
         capacity = tf.minimum(lengths[0] + room, self.text_model.limit)
-        request = loop.Request(knobs, None, None, self.text_model.end_id)
+        request = self.text_model.request(knobs)
         state = loop.begin(
             self.text_model.decoder, token_ids, lengths, request, room, capacity
         )
         return state, knobs
 
     def _advance_ids(self, state, knobs):
-        request = loop.Request(knobs, None, None, self.text_model.end_id)
+        request = self.text_model.request(knobs)
         return loop.advance(self.text_model.decoder, state, request)
 
 

@@ -20,12 +20,15 @@ class Request(NamedTuple):
         stops: The stop strings, or None.
         token_bytes: The tokens' bytes, needed for stop strings, or None.
         end_id: The token that ends a text.
+        vocab_size: Ids that the tokenizer has; the model may have spare rows, whose
+            logits are left out.
     """
 
     parameters: Parameters
     stops: stopping.Stops | None
     token_bytes: stopping.TokenBytes | None
     end_id: int
+    vocab_size: int
 
 
 class State(NamedTuple):
@@ -79,12 +82,12 @@ def decode(decoder, token_ids, lengths, request: Request, room, capacity) -> Sta
 def begin(decoder, token_ids, lengths, request: Request, room, capacity) -> State:
     """Reads the prompts and chooses every row's first token."""
     logits, model_state = decoder.prefill(token_ids, lengths, capacity)
-    batch, vocab = tf.unstack(tf.shape(logits))
+    batch = tf.shape(logits)[0]
     state = State(
         step=tf.constant(0),
         last=tf.zeros([batch], tf.int32),
         model=model_state,
-        seen=_seen(token_ids, lengths, vocab),
+        seen=_seen(token_ids, lengths, request.vocab_size),
         tail=() if request.stops is None else stopping.begin(request.stops),
         token_ids=tf.fill([batch, room], -1),
         log_probs=tf.zeros([batch, room]),
@@ -106,6 +109,7 @@ def advance(decoder, state: State, request: Request) -> State:
 def _choose(logits, state: State, request: Request) -> State:
     """Picks a token for every running row and notes whether that ends the row."""
     p = request.parameters
+    logits = logits[:, : request.vocab_size]
     runs = state.finish == RUNNING
     token = _pick(logits, state, p)
     chosen = tf.gather(logits, token, batch_dims=1)
@@ -168,7 +172,7 @@ def _seen(token_ids, lengths, vocab):
     batch, time = tf.unstack(tf.shape(token_ids))
     is_real = tf.range(time)[None] < lengths[:, None]
     # Padding is noted in a column beyond the vocabulary, which is then dropped.
-    columns = tf.where(is_real, token_ids, vocab)
+    columns = tf.where(is_real, tf.minimum(token_ids, vocab), vocab)
     rows = tf.broadcast_to(tf.range(batch)[:, None], [batch, time])
     seen = tf.tensor_scatter_nd_update(
         tf.zeros([batch, vocab + 1], tf.bool),

@@ -204,6 +204,13 @@ class TextModel:
         with tf.control_dependencies([known]):
             return tf.reshape(token_ids, [batch, time]), tf.identity(lengths)
 
+    def request(self, parameters: Parameters, stops=None) -> loop.Request:
+        """Returns what the loop needs to know beside the prompts."""
+        vocab_size = self.tokenizer.vocab_size
+        return loop.Request(
+            parameters, stops, self.token_bytes, self.end_id, vocab_size
+        )
+
     def _prompt_rows(self, prompt):
         rows = self.tokenizer.encode(prompt)
         is_empty = tf.cast(tf.equal(rows.row_lengths(), 0), tf.int32)
@@ -230,7 +237,7 @@ class TextModel:
         )
 
     def _decode_ids(self, token_ids, lengths, parameters, stops, room, capacity):
-        request = loop.Request(parameters, stops, self.token_bytes, self.end_id)
+        request = self.request(parameters, stops)
         state = loop.decode(self.decoder, token_ids, lengths, request, room, capacity)
         # The caches stay inside: nobody reads them after the last token.
         return state._replace(model=(), seen=())
@@ -248,6 +255,7 @@ class TextModel:
         def add(i, array):
             part = slice(i * _SCORE_CHUNK, (i + 1) * _SCORE_CHUNK)
             logits = tf.cast(self.project(hidden[:, part]), tf.float32)
+            logits = logits[:, :, : self.tokenizer.vocab_size]
             chosen = tf.gather(logits, targets[:, part], batch_dims=2)
             log_probs = chosen - tf.reduce_logsumexp(logits, axis=-1)
             # Time first, so that the chunks can be joined.

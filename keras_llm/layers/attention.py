@@ -233,7 +233,7 @@ class MultiHeadAttention(keras.layers.Layer):
         scores = self._regroup(scores, self.num_heads)
         scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
         if bias is not None:
-            scores = scores + bias
+            scores = scores + ops.cast(bias, scores.dtype)
         weights = ops.cast(ops.softmax(scores, axis=-1), value_BKCH.dtype)
         weights = self.dropout(weights, training=training)
         weights = self._regroup(weights, self.key_value_heads)

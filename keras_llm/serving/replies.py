@@ -34,7 +34,8 @@ def predict_reply(outputs: Mapping[str, np.ndarray], row_format: bool) -> bytes:
     if row_format:
         return _wrap("predictions", _rows(outputs, texts))
     values = {
-        name: _nested(leaves, outputs[name].shape)[0] for name, leaves in texts.items()
+        name: _nested(leaves, 1, outputs[name].shape)[0]
+        for name, leaves in texts.items()
     }
     return _wrap("outputs", _value(values, "    "))
 
@@ -47,10 +48,11 @@ def _rows(outputs: Mapping[str, np.ndarray], texts: Mapping[str, list[str]]) -> 
             "The 'instances' format needs outputs that are batches of one size. "
             f"Received: {listed}. Send 'inputs' instead."
         )
-    columns = {
-        name: _nested(leaves, outputs[name].shape[1:]) for name, leaves in texts.items()
-    }
     (rows,) = next(iter(sizes.values()))
+    columns = {
+        name: _nested(leaves, rows, outputs[name].shape[1:])
+        for name, leaves in texts.items()
+    }
     if len(columns) == 1:
         return f"[{', '.join(next(iter(columns.values())))}]"
     indent = " " * 8
@@ -74,16 +76,11 @@ def _wrap(key: str, text: str) -> bytes:
     return f'{{\n    "{key}": {text}\n}}'.encode()
 
 
-def _nested(leaves: list[str], shape: Sequence[int]) -> list[str]:
-    """Groups the leaves into lists of the given sizes, innermost first.
-
-    Returns as many texts as the leaves make lists of that shape.
-    """
+def _nested(leaves: list[str], count: int, shape: Sequence[int]) -> list[str]:
+    """Returns the texts of `count` nested lists of the given sizes."""
     texts = leaves
     for axis in reversed(range(len(shape))):
-        size = shape[axis]
-        # An empty list has no leaves to count by.
-        groups = len(texts) // size if size else math.prod(shape[:axis])
+        size, groups = shape[axis], count * math.prod(shape[:axis])
         texts = [
             f"[{', '.join(texts[i * size : (i + 1) * size])}]" for i in range(groups)
         ]

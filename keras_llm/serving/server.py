@@ -132,6 +132,7 @@ class _Server(uvicorn.Server):
                 http="h11",
                 ws="none",
                 lifespan="off",
+                log_level="warning",
                 log_config=None,
                 access_log=False,
                 server_header=False,

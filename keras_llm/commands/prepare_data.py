@@ -6,6 +6,9 @@ Example: python scripts/prepare_data.py --input='corpus/**/*.jsonl.gz' \
     --tokenizer=runs/tokenizer --out=runs/tokens
 """
 
+import signal
+import sys
+
 from absl import app, flags
 
 _INPUT = flags.DEFINE_multi_string(
@@ -49,7 +52,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"Unexpected arguments: {argv[1:]}. Quote globs: --input='corpus/*.txt'."
         )
-    from keras_llm import data
+    from tqdm import tqdm
+
+    from keras_llm import data, tokenizers
     from keras_llm.core import check_absent
 
     separator = _DOCUMENT_SEPARATOR.value
@@ -62,16 +67,13 @@ def main(argv: list[str]) -> None:
         valid_fraction=_VALID_FRACTION.value,
         max_unpacked_bytes=_MAX_UNPACKED_BYTES.value,
     )
-    # What is quick to refuse is refused before TensorFlow is loaded.
+    # What is quick to refuse is refused before the tokenizer is loaded.
     check_absent(_OUT.value)
     files = data.find_files(_INPUT.value)
     packed = any(path.suffix == ".gz" for path in files)
     total = None if packed else sum(path.stat().st_size for path in files)
-
-    from tqdm import tqdm
-
-    from keras_llm import tokenizers
-
+    # Ended from outside, it leaves as an error does: no half-written folder stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     tokenizer = tokenizers.load(_TOKENIZER.value)
     with tqdm(
         total=total, unit="B", unit_scale=True, desc="prepare", disable=None

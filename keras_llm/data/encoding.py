@@ -3,7 +3,7 @@
 import hashlib
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -148,23 +148,14 @@ class _Encoder:
     """Encodes pieces, opening each document with the separator."""
 
     def __init__(self, tokenizer: "Tokenizer", add_separators: bool):
-        import tensorflow as tf
-
+        self._tokenizer = tokenizer
         self._dtype = token_dtype(tokenizer.vocab_size)
         self._separator = tokenizer.special_ids["end"] if add_separators else None
-        text = tf.TensorSpec([None], tf.string)
 
-        @tf.function(input_signature=[text])
-        def encode(texts):
-            ragged = tokenizer.encode(texts)
-            return ragged.values, ragged.row_starts()
-
-        self._encode = encode
-
-    def __call__(self, pieces: Iterable[Piece]) -> np.ndarray:
-        ids, starts = self._encode([piece.text for piece in pieces])
-        ids = ids.numpy().astype(self._dtype)
+    def __call__(self, pieces: list[Piece]) -> np.ndarray:
+        ragged = self._tokenizer.encode([piece.text for piece in pieces])
+        ids = ragged.values.numpy().astype(self._dtype)
         if self._separator is None:
             return ids
         opens = np.array([piece.opens for piece in pieces])
-        return np.insert(ids, starts.numpy()[opens], self._separator)
+        return np.insert(ids, ragged.row_starts().numpy()[opens], self._separator)

@@ -2,14 +2,16 @@
 
 import os
 import pathlib
+import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from keras_llm import data, tokenizers
-from keras_llm.data import documents
+from keras_llm.data import documents, sources
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXTS = ["testdata/moby_dick.txt", "testdata/tang_poems.txt"]
@@ -32,6 +34,19 @@ def test_pieces_of_a_file_give_the_tokens_of_the_whole(gpt2, path, monkeypatch):
     for piece_bytes in (10_007, 70_001):
         monkeypatch.setattr(documents, "PIECE_BYTES", piece_bytes)
         store = data.load_tokens(path, gpt2, data.DataConfig())
+        np.testing.assert_array_equal(stream(store), [gpt2.end_id, *whole])
+
+
+def test_pieces_of_unruly_text_too(gpt2, tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PIECE_BYTES", 300)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 101)
+    parts = "it's|'ll|we|  |\n|\n\n \n|\t|\r\n|12|風|\u3000|\xa0|e\u0301|🌊|...|\u2028"
+    rng = random.Random(3)
+    for _ in range(20):
+        text = "".join(rng.choices(parts.split("|"), k=1000))
+        (tmp_path / "a.txt").write_bytes(text.encode())
+        store = data.load_tokens(tmp_path / "a.txt", gpt2, data.DataConfig())
+        whole = gpt2.encode(text).numpy()
         np.testing.assert_array_equal(stream(store), [gpt2.end_id, *whole])
 
 
@@ -111,3 +126,26 @@ def test_the_command_refuses_in_one_line(tmp_path):
         assert reason in errors[0]
         assert "Traceback" not in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.txt", "tokenizer"]
+
+
+def test_the_command_ended_from_outside_leaves_nothing(tmp_path):
+    tokenizers.ByteTokenizer().save(tmp_path / "tokenizer")
+    os.mkdir(tmp_path / "out")
+    text = tmp_path / "long.txt"
+    text.write_bytes(b"many words " * 10_000_000)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "scripts/prepare_data.py",
+            f"--input={text}",
+            f"--tokenizer={tmp_path}/tokenizer",
+            f"--out={tmp_path}/out/tokens",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    while process.poll() is None and not os.listdir(tmp_path / "out"):
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == 143
+    assert os.listdir(tmp_path / "out") == []

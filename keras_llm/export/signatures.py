@@ -15,13 +15,14 @@ class Servable(tf.Module):
 
     Args:
         text_model: The model and its tokenizer.
+        weights: The variables that the model computes with.
     """
 
-    def __init__(self, text_model: TextModel):
+    def __init__(self, text_model: TextModel, weights):
         super().__init__()
         self._text_model = [text_model]  # In a list: not to be tracked itself.
         # A SavedModel finds TensorFlow's variables, not Keras' wrappers of them.
-        self.weights = [weight.value for weight in text_model.model.weights]
+        self.weights = [weight.value for weight in weights]
 
     @property
     def text_model(self) -> TextModel:

@@ -1,5 +1,6 @@
 """Writes an export: one version folder that TF Serving loads as it is."""
 
+import contextlib
 import os
 import pathlib
 
@@ -14,6 +15,7 @@ from keras_llm.export.signatures import Servable
 from keras_llm.export.verify import verify as verify_export
 from keras_llm.generation import TextModel
 from keras_llm.generation import parameters as parameters_lib
+from keras_llm.layers.packing import packed_kernels
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -58,7 +60,7 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
     text_model = TextModel(model, tokenizer, jit)
     with new_folder(out) as temporary:
         written = temporary / "written"
-        _save(Servable(text_model), written)
+        _save(text_model, jit, written)
         # From here on nothing lies where it was written.
         for path in list(written.iterdir()):
             os.rename(path, temporary / path.name)
@@ -90,13 +92,20 @@ def check_version(out: pathlib.Path) -> None:
         )
 
 
-def _save(servable: Servable, folder: pathlib.Path) -> None:
-    options = tf.saved_model.SaveOptions(
+def _save(text_model: TextModel, jit: bool, folder: pathlib.Path) -> None:
+    """Traces and writes the signatures.
+
+    Compiled products read a kernel as it is; others want it in panels.
+    """
+    model = text_model.model
+    layout = contextlib.nullcontext(model.weights) if jit else packed_kernels(model)
+    with layout as weights:
+        servable = Servable(text_model, weights)
         # Ops that only a debugger reads, and Python call stacks, stay out.
-        save_debug_info=False,
-        experimental_custom_gradients=False,
-    )
-    tf.saved_model.save(servable, folder, servable.signatures(), options)
+        options = tf.saved_model.SaveOptions(
+            save_debug_info=False, experimental_custom_gradients=False
+        )
+        tf.saved_model.save(servable, folder, servable.signatures(), options)
 
 
 def _warmup_requests():

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_llm.core import checks
+from keras_llm.ops import products
 
 
 @keras.saving.register_keras_serializable(package="keras_llm")
@@ -58,10 +59,28 @@ class TokenEmbedding(keras.layers.Layer):
             vectors = ops.take(self.embeddings, x, axis=0)
             return ops.cast(vectors, self.compute_dtype)
         x = ops.cast(x, self.compute_dtype)
+        if len(x.shape) == 2:
+            return ops.cast(self._next_token_logits(x), "float32")
         # This spelling multiplies by the transpose without making a copy of it.
         letters = "abc"[: len(x.shape) - 1]
         subscripts = f"{letters}y,zy->{letters}z"
         return ops.cast(ops.einsum(subscripts, x, self.embeddings), "float32")
+
+    def _next_token_logits(self, x_BD):
+        """Returns [B, V] for one vector per row, as while decoding."""
+        table = ops.cast(self.embeddings, self.compute_dtype)
+
+        def plain():
+            return ops.einsum("by,zy->bz", x_BD, table)
+
+        def panels():
+            return products.transposed_product(x_BD, table)
+
+        rows = ops.shape(x_BD)[0]
+        if isinstance(rows, int):
+            return panels() if 1 < rows <= products.FEW_ROWS else plain()
+        is_few = ops.logical_and(rows > 1, rows <= products.FEW_ROWS)
+        return ops.cond(is_few, panels, plain)
 
     def get_config(self):
         """Returns the constructor's arguments."""

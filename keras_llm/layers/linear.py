@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_llm.core import checks
+from keras_llm.ops import products
 
 
 @keras.saving.register_keras_serializable(package="keras_llm")
@@ -39,6 +40,7 @@ class Linear(keras.layers.Layer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
+        self.packed = None
 
     def build(self, x_shape):
         """Makes `kernel` [D, out_dim] and `bias` [out_dim]."""
@@ -55,8 +57,16 @@ class Linear(keras.layers.Layer):
 
     def call(self, x):
         """Returns [..., out_dim]."""
-        y = ops.matmul(x, self.kernel)
+        y = ops.matmul(x, self.kernel) if self.packed is None else self.packed(x)
         return y if self.bias is None else ops.add(y, self.bias)
+
+    def pack(self):
+        """Multiplies by a packed copy of the kernel from now on."""
+        self.packed = PackedKernel(self)
+
+    def unpack(self):
+        """Multiplies by the kernel itself again."""
+        self.packed = None
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -66,3 +76,26 @@ class Linear(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+class PackedKernel:
+    """The kernel of a `Linear` in panels; no weight of that layer.
+
+    Args:
+        linear: A built `Linear`.
+    """
+
+    def __init__(self, linear):
+        self.columns = linear.out_dim
+        self.compute_dtype = linear.compute_dtype
+        self.variable = keras.Variable(
+            products.pack(linear.kernel),
+            dtype=linear.variable_dtype,
+            trainable=False,
+            name="packed_kernel",
+        )
+
+    def __call__(self, x):
+        """Returns x @ kernel."""
+        panels = ops.cast(self.variable, self.compute_dtype)
+        return products.packed_product(x, panels, self.columns)

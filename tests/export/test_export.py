@@ -255,7 +255,7 @@ def test_a_forbidden_op_is_named_and_leaves_nothing(model, tmp_path, monkeypatch
 
 def test_no_string_op_is_behind_the_signature_for_other_runtimes(model):
     text_model = TextModel(model, tokenizers.ByteTokenizer())
-    traced = signatures.Servable(text_model).signatures()["generate_ids"]
+    traced = signatures.Servable(text_model, model.weights).signatures()["generate_ids"]
     graph = traced.graph.as_graph_def()
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     reading_strings = {

@@ -24,7 +24,10 @@ for argument in "$@"; do
   fi
 done
 
+# Both runs are made even if the first fails: one look shows everything.
+status=0
 echo "On TensorFlow"
-KERAS_BACKEND=tensorflow run_pytest "$@"
+KERAS_BACKEND=tensorflow run_pytest "$@" || status=$?
 echo "Layers and models on JAX"
-KERAS_BACKEND=jax run_pytest tests/ops tests/layers tests/models "$@"
+KERAS_BACKEND=jax run_pytest tests/ops tests/layers tests/models "$@" || status=$?
+exit "$status"

@@ -1,0 +1,120 @@
+"""Cached decoding: equal to the full forward pass, and each row on its own."""
+
+import numpy as np
+import pytest
+
+from keras_llm import models
+
+RNG = np.random.default_rng(29)
+SHARED = {"vocab_size": 31, "max_positions": 23, "width": 24, "num_layers": 2}
+GPT2 = models.GPT2Config(**SHARED, num_heads=4)
+LLAMA = models.LlamaConfig(**SHARED, num_heads=6, key_value_heads=2)
+CONFIGS = {
+    "gpt2": GPT2,
+    "gpt2 documents": GPT2.replace(separator_id=0),
+    "llama": LLAMA.replace(tied=True),
+    "llama documents": LLAMA.replace(separator_id=0),
+    "llama window": LLAMA.replace(window=3),
+    "llama window documents": LLAMA.replace(window=3, separator_id=0),
+}
+LENGTHS = np.array([5, 1, 7], "int32")
+NEW = 6
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    """A model with weights large enough for attention to matter."""
+    model = models.build(CONFIGS[request.param])
+    for weight in model.weights:
+        weight.assign(
+            RNG.normal(0.3 * weight.path.endswith("scale"), 0.3, weight.shape)
+        )
+    return model
+
+
+@pytest.fixture(scope="module")
+def ids():
+    # A few distinct ids, so that separators are frequent.
+    return RNG.integers(0, 5, (3, LENGTHS.max() + NEW)).astype("int32")
+
+
+def decode(decoder, ids, lengths, capacity):
+    """Yields the logits [B, V] of the prefill and of every step."""
+    logits, state = decoder.prefill(ids[:, : lengths.max()], lengths, capacity)
+    rows = np.arange(len(ids))
+    for t in range(NEW):
+        yield np.asarray(logits)
+        logits, state = decoder.step(ids[rows, lengths + t], state)
+    yield np.asarray(logits)
+
+
+def test_cached_equals_full(model, ids):
+    full = np.asarray(model(ids))
+    rows = np.arange(len(ids))
+    steps = decode(models.decoder(model), ids, LENGTHS, ids.shape[1])
+    for t, logits in enumerate(steps):
+        expected = full[rows, LENGTHS + t - 1]
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_a_compiled_callers_cache_gives_the_same(model, ids):
+    plain = decode(models.decoder(model), ids, LENGTHS, 17)
+    compiled = decode(models.decoder(model, jit=True), ids, LENGTHS, 17)
+    for one, other in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_row_alone_is_the_row_in_a_batch(model, ids):
+    decoder = models.decoder(model)
+    together = list(decode(decoder, ids, LENGTHS, 20))
+    for b in range(3):
+        alone = decode(decoder, ids[b : b + 1], LENGTHS[b : b + 1], 13)
+        for one, all_rows in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one[0], all_rows[b], atol=1e-5)
+
+
+def test_padding_in_the_prompt_does_not_matter(model, ids):
+    decoder = models.decoder(model)
+    other = ids.copy()
+    for b, n in enumerate(LENGTHS):
+        other[b, n : LENGTHS.max()] = 0
+    logits, state = decoder.prefill(ids[:, :7], LENGTHS, 9)
+    same, its_state = decoder.prefill(other[:, :7], LENGTHS, 9)
+    np.testing.assert_allclose(logits, same, atol=1e-6)
+    for name in state:
+        np.testing.assert_allclose(state[name], its_state[name], atol=1e-6)
+
+
+def test_a_full_cache_disturbs_no_other_row(model, ids):
+    decoder = models.decoder(model)
+    expected = [logits[1] for logits in decode(decoder, ids, LENGTHS, 20)]
+    # Row 2 runs out of slots after one step; row 1 has as many as it needs.
+    for logits, row in zip(decode(decoder, ids, LENGTHS, 8), expected, strict=True):
+        np.testing.assert_allclose(logits[1], row, atol=1e-5)
+
+
+def test_a_state_can_be_stepped_from_twice(model, ids):
+    decoder = models.decoder(model)
+    _, state = decoder.prefill(ids[:, :7], LENGTHS, 9)
+    kept = {name: np.array(value) for name, value in state.items()}
+    first = [np.asarray(decoder.step(ids[:, t], state)[0]) for t in (1, 1)]
+    np.testing.assert_array_equal(*first)
+    for name, value in kept.items():
+        np.testing.assert_array_equal(state[name], value)
+
+
+def test_state_is_batch_led(model, ids):
+    _, state = models.decoder(model).prefill(ids[:, :7], LENGTHS, 9)
+    assert {value.shape[0] for value in state.values()} == {3}
+    assert state["keys_0"].shape[2] == 9
+    assert ("segment_start" in state) == (model.config.separator_id is not None)
+
+
+@pytest.mark.parametrize(
+    ("length", "capacity", "message"),
+    [(24, 24, "prompt length"), (5, 24, "capacity"), (5, 4, "capacity=4")],
+)
+def test_more_than_the_positions_is_refused(model, length, capacity, message):
+    ids = np.ones((1, length), "int32")
+    with pytest.raises(ValueError, match=message):
+        models.decoder(model).prefill(ids, np.array([length]), capacity)

@@ -285,7 +285,8 @@ def _check_node(
 def _refuse_compilation(what: str) -> None:
     raise ForbiddenGraphError(
         "A function with `jit_compile=True` needs a server that compiles with XLA. "
-        f"Received: {what}. Export without jit, or allow XLA where it is served."
+        f"Received: {what}. Export without "
+        "jit, or start the server with --xla_cpu_compilation_enabled."
     )
 
 

@@ -20,9 +20,11 @@ class Servable(tf.Module):
 
     def __init__(self, text_model: TextModel, weights):
         super().__init__()
-        self._text_model = [text_model]  # In a list: not to be tracked itself.
+        # In lists: not to be tracked themselves.
+        self._text_model = [text_model]
         # A SavedModel finds TensorFlow's variables, not Keras' wrappers of them.
         self.weights = [weight.value for weight in weights]
+        self._state = [self._example_state()]
 
     @property
     def text_model(self) -> TextModel:
@@ -119,7 +121,7 @@ class Servable(tf.Module):
         return tf.debugging.Assert(holds, [f"{rule}. Received:", *values], summarize=8)
 
     def _example_state(self):
-        """Returns the state's tensors as traced for a prompt of unknown size."""
+        """Returns the state's types, from a prompt of unknown size."""
         prefill = tf.function(self.text_model.decoder.prefill, autograph=False)
         traced = prefill.get_concrete_function(
             tf.TensorSpec([None, None], tf.int32),
@@ -129,12 +131,12 @@ class Servable(tf.Module):
         return traced.structured_outputs[1]
 
     def _state_dtypes(self):
-        return {name: value.dtype for name, value in self._example_state().items()}
+        return {name: value.dtype for name, value in self._state[0].items()}
 
     def _state_specs(self):
         return {
             name: tf.TensorSpec(value.shape, _served_dtype(value.dtype))
-            for name, value in self._example_state().items()
+            for name, value in self._state[0].items()
         }
 
 

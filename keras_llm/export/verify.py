@@ -33,7 +33,7 @@ def verify(folder: str | os.PathLike[str], text_model: TextModel, jit: bool) -> 
 
     Args:
         folder: The export, at a place other than where it was written.
-        text_model: The model in memory.
+        text_model: The model in memory, not the one whose functions were written.
         jit: Whether XLA ops are allowed.
 
     Returns:
@@ -46,8 +46,12 @@ def verify(folder: str | os.PathLike[str], text_model: TextModel, jit: bool) -> 
     check_graph(folder, allow_xla=jit)
     cases = list(_cases(text_model))
     answers = _ask_fresh_process(folder, cases)
+    functions = {
+        name: tf.function(getattr(text_model, name), autograph=False)
+        for name in ("generate", "score", "tokenize")
+    }
     for (name, inputs), answer in zip(cases, answers, strict=True):
-        _compare(name, inputs, _in_memory(text_model, name, inputs), answer)
+        _compare(name, inputs, _in_memory(functions[name], name, inputs), answer)
     return len(cases)
 
 
@@ -86,18 +90,16 @@ def _room(text_model, text):
     return min(_NEW_TOKENS, text_model.limit - int(lengths[0]))
 
 
-def _in_memory(text_model, name, inputs):
+def _in_memory(function, name, inputs):
     if name == "generate":
         knobs = parameters_lib.Parameters(
             **{n: tf.constant(inputs[n], d) for n, d in parameters_lib.DTYPES.items()}
         )
-        outputs = text_model.generate(
+        outputs = function(
             tf.constant(inputs["prompt"]), knobs, tf.constant(inputs["stop"])
         )
     else:
-        outputs = getattr(text_model, name)(
-            **{key: tf.constant(value) for key, value in inputs.items()}
-        )
+        outputs = function(**{key: tf.constant(value) for key, value in inputs.items()})
     return {
         key: [item.decode() for item in value.numpy()]
         if value.dtype == tf.string

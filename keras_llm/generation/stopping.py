@@ -106,6 +106,13 @@ def parse(stop_BS, bucket=None) -> Stops:
     return Stops(bytes_BSM, lengths_BS)
 
 
+def no_stops(batch, bucket=None) -> Stops:
+    """Returns the stop strings of rows that have none; holds no string op."""
+    size = 1 if bucket is None else bucket(1)
+    lengths_BS = tf.zeros([batch, size], tf.int32)
+    return Stops(tf.fill([batch, size, size], _NOTHING), lengths_BS)
+
+
 def begin(stops: Stops) -> Tail:
     """Returns the tail of an empty text."""
     batch, _, longest = tf.unstack(tf.shape(stops.bytes_BSM))

@@ -52,10 +52,12 @@ class TextModel:
         self.end_id = tokenizer.special_ids["end"]
         self.token_bytes = stopping.TokenBytes(tokenizer.token_bytes)
         self.bucket = _power_of_two if jit else None
-        self._decode = (
-            tf.function(self._decode_ids, jit_compile=True, autograph=False)
-            if jit
-            else (self._decode_ids)
+        # Traced once: every signature that decodes calls the same function.
+        self._decode = tf.function(
+            self._decode_ids,
+            input_signature=_decode_signature(),
+            jit_compile=jit or None,
+            autograph=False,
         )
 
     def generate(self, prompt, parameters: Parameters, stop):
@@ -110,7 +112,8 @@ class TextModel:
         """
         token_ids, lengths = self.check_ids(token_ids, lengths)
         parameters = parameters_lib.check(parameters, lengths, self.limit)
-        state = self._bucketed(token_ids, lengths, parameters, None)
+        none = stopping.no_stops(tf.shape(lengths)[0], self.bucket)
+        state = self._bucketed(token_ids, lengths, parameters, none)
         return {
             "token_ids": state.token_ids,
             "log_probs": state.log_probs,
@@ -263,6 +266,18 @@ class TextModel:
 
         _, array = tf.while_loop(lambda i, _: i < chunks, add, (0, array))
         return tf.transpose(tf.reshape(array.concat(), [time, tf.shape(token_ids)[0]]))
+
+
+def _decode_signature():
+    """Returns the types of what decoding takes: sizes are known when it runs."""
+    row, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+    knobs = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
+    stops = stopping.Stops(
+        tf.TensorSpec([None, None, None], tf.int32),
+        tf.TensorSpec([None, None], tf.int32),
+    )
+    ids = tf.TensorSpec([None, None], tf.int32)
+    return [ids, row, Parameters(**knobs), stops, scalar, scalar]
 
 
 def _power_of_two(size):

@@ -113,7 +113,7 @@ class ByteBPETokenizer(Tokenizer):
     def _encode_rows(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
         with tf.device("CPU:0"):
             words = split_words(strings_B)
-            id_W = self._words.find(words.bytes_P, words.start_W, words.length_W)
+            id_W = self._words.find(words.blocks, words.start_W, words.length_W)
             rest = tf.where(id_W < 0)[:, 0]
             at_R, id_R = self._encode_words(
                 words.bytes_P,

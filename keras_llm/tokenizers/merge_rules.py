@@ -31,10 +31,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_llm.tokenizers.packing import displace
+from keras_llm.tokenizers.pair_table import NO_RANK, PairTable
 
 _REACH = 3  # Boundaries looked at on each side. 2 takes more rounds, 4 hardly fewer.
-_NO_RANK = np.iinfo(np.int32).max
+_SIDES = np.concatenate(
+    [-np.arange(1, _REACH + 1), np.arange(1, _REACH + 1)], dtype=np.int32
+)[:, np.newaxis]
+_IS_RIGHT = (_SIDES > 0).astype(np.int32)
+_WEIGHTS = (2 ** (_REACH - abs(_SIDES))).astype(np.int32)
 
 
 class MergeRules(tf.Module):
@@ -53,31 +57,12 @@ class MergeRules(tf.Module):
         _check_order(merges)
         self.separator = vocab_size
         pairs, ranks = _ranks_of_pairs(merges)
-        first, second = pairs[:, 0], pairs[:, 1]
-        # Units that start many pairs get several buckets, told apart by the second
-        # unit's low bits, so that every bucket is small and easy to place.
-        count = np.bincount(first, minlength=vocab_size + 1)
-        split = np.array([1 << max(0, int(n - 1) // 4).bit_length() for n in count])
-        # Bucket 0 is for units that start no pair; no slot belongs to it.
-        base = np.where(count > 0, 1 + np.cumsum(split) - split, 0)
-        mask = np.where(count > 0, split - 1, 0)
-        bucket = base[first] + (second & mask[first])
-        shift, num_slots = displace(bucket, second, 1 + int(split.sum()))
-        num_slots = max(num_slots, int(shift.max()) + vocab_size + 1)
-        slot = shift[bucket] + second
-        owner = np.full(num_slots + 1, -1, np.int32)
-        owner[slot] = bucket
-        slot_ranks = np.full((num_slots + 1, 3), _NO_RANK, np.int32)
-        slot_ranks[slot] = ranks
-        merged = np.array([m[2] for m in merges] or [0])
-        self._nothing = num_slots  # The slot of every pair that is not in the table.
+        self._table = PairTable(pairs, ranks[:, 0], vocab_size)
+        limits = np.full((self._table.num_slots, 2), NO_RANK, np.int32)
+        limits[self._table.slots] = ranks[:, 1:]
+        merged = np.array([merge[2] for merge in merges] or [0])
         with tf.init_scope(), tf.device("CPU:0"):
-            self._base = tf.constant(base, tf.int32)
-            self._mask = tf.constant(mask, tf.int32)
-            self._shift = tf.constant(shift, tf.int32)
-            self._owner = tf.constant(owner)
-            self._rank = tf.constant(slot_ranks[:, 0])
-            self._ranks = tf.constant(slot_ranks)  # Rank, left and right.
+            self._limits = tf.constant(limits.reshape(-1))  # Left and right, by slot.
             self._merged = tf.constant(merged, tf.int32)
 
     def apply(self, units_U: tf.Tensor) -> tf.Tensor:
@@ -93,31 +78,28 @@ class MergeRules(tf.Module):
         units = tf.concat([margin, units_U, margin], axis=0)
         state = (units, *self._candidates(units))
         state = tf.while_loop(
-            lambda units, slots, pairs: tf.size(pairs) > 0,
+            lambda units, slots, ranks, pairs: tf.size(pairs) > 0,
             self._round,
             state,
-            shape_invariants=(tf.TensorShape([None]),) * 3,
+            shape_invariants=(tf.TensorShape([None]),) * 4,
         )
         return state[0][_REACH:-_REACH]
 
-    def _candidates(self, units_U: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the table slot of every pair, and which pairs have a rank."""
-        first, second = units_U[:-1], units_U[1:]
-        bucket = tf.gather(self._base, first) + tf.bitwise.bitwise_and(
-            second, tf.gather(self._mask, first)
-        )
-        slots = tf.gather(self._shift, bucket) + second
-        known = tf.gather(self._owner, slots) == bucket
-        slots = tf.where(known, slots, self._nothing)
-        return slots, _where(tf.gather(self._rank, slots) != _NO_RANK)
+    def _candidates(self, units_U: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns every pair's slot and rank, and which pairs may be safe.
 
-    def _round(self, units_U, slots, pairs_C):
+        A pair with a neighbour of lower rank is not safe; all others with a rank are
+        candidates.
+        """
+        slots, ranks = self._table.find(units_U[:-1], units_U[1:])
+        around = tf.minimum(tf.minimum(ranks[:-2], ranks[2:]), NO_RANK - 1)
+        return slots, ranks, _where(ranks[1:-1] <= around) + 1
+
+    def _round(self, units_U, slots, ranks, pairs_C):
         """Merges every pair that is safe, then looks the new pairs up."""
-        at = tf.boolean_mask(pairs_C, self._choose(slots, pairs_C))
-        rank = tf.gather(self._rank, tf.gather(slots, at))
-        units_U = tf.tensor_scatter_nd_update(
-            units_U, at[:, tf.newaxis], tf.gather(self._merged, rank)
-        )
+        at = tf.boolean_mask(pairs_C, self._choose(slots, ranks, pairs_C))
+        merged = tf.gather(self._merged, tf.gather(ranks, at))
+        units_U = tf.tensor_scatter_nd_update(units_U, at[:, tf.newaxis], merged)
         kept = tf.tensor_scatter_nd_update(
             tf.ones_like(units_U, tf.bool),
             at[:, tf.newaxis] + 1,
@@ -126,24 +108,18 @@ class MergeRules(tf.Module):
         units_U = tf.gather(units_U, _where(kept))
         return (units_U, *self._candidates(units_U))
 
-    def _choose(self, slots: tf.Tensor, pairs_C: tf.Tensor) -> tf.Tensor:
-        """Returns bool [C]: which pairs can merge in this round."""
-        sides = tf.concat([-np.arange(1, _REACH + 1), np.arange(1, _REACH + 1)], 0)
-        around = tf.gather(slots, pairs_C[:, tf.newaxis] + tf.cast(sides, tf.int32))
-        ranks = tf.gather(self._ranks, around)  # [C, 2 * _REACH, 3]
-        own_C = tf.gather(self._rank, tf.gather(slots, pairs_C))
-        threshold = own_C[:, tf.newaxis]
-        is_left = np.arange(2 * _REACH) < _REACH
-        limit = tf.where(is_left, ranks[:, :, 1], ranks[:, :, 2])
+    def _choose(self, slots, ranks, pairs_C: tf.Tensor) -> tf.Tensor:
+        """Returns bool [C]: which candidates can merge in this round."""
+        own_C = tf.gather(ranks, pairs_C)
+        around = pairs_C + _SIDES  # [2 * _REACH, C]
+        near = tf.gather(ranks, around)
+        limit = tf.gather(self._limits, 2 * tf.gather(slots, around) + _IS_RIGHT)
         # The nearest answer outweighs all those beyond it.
-        weight = 2 ** np.tile(np.arange(_REACH)[::-1], 2)
-        answer = tf.cast(limit >= threshold, tf.int32) - tf.cast(
-            ranks[:, :, 0] < threshold, tf.int32
-        )
-        safe = tf.reduce_sum(tf.reshape(answer * weight, [-1, 2, _REACH]), 2) > 0
-        lowest = own_C == tf.reduce_min(own_C)
-        left_C, right_C = safe[:, 0] | lowest, safe[:, 1] | lowest
-        repeats_C = ranks[:, 0, 0] == own_C
+        answer = tf.cast(limit >= own_C, tf.int32) - tf.cast(near < own_C, tf.int32)
+        score = tf.reduce_sum(tf.reshape(answer * _WEIGHTS, [2, _REACH, -1]), axis=1)
+        safe = (score > 0) | (own_C == tf.reduce_min(own_C))
+        left_C, right_C = safe[0], safe[1]
+        repeats_C = near[0] == own_C
         return tf.cond(
             tf.reduce_any(repeats_C),
             lambda: right_C & _alternate(pairs_C, left_C, repeats_C),
@@ -153,11 +129,15 @@ class MergeRules(tf.Module):
 
 def _alternate(pairs_C, left_C, repeats_C):
     """Picks every other pair of each run of equal pairs, if its left end is safe."""
-    first_of_run = _where(~repeats_C)
-    run_C = tf.cumsum(tf.cast(~repeats_C, tf.int32)) - 1
+    # A run whose left end is no candidate, having a lower neighbour, is not safe.
+    headless_C = repeats_C & (pairs_C - 1 != tf.roll(pairs_C, 1, 0))
+    starts_C = ~repeats_C | headless_C
+    first_of_run = _where(starts_C)
+    run_C = tf.cumsum(tf.cast(starts_C, tf.int32)) - 1
     first_C = tf.gather(first_of_run, run_C)
     distance_C = pairs_C - tf.gather(pairs_C, first_C)
-    return tf.gather(left_C, first_C) & (tf.bitwise.bitwise_and(distance_C, 1) == 0)
+    even_C = tf.bitwise.bitwise_and(distance_C, 1) == 0
+    return tf.gather(left_C & ~headless_C, first_C) & even_C
 
 
 def _where(mask: tf.Tensor) -> tf.Tensor:
@@ -193,7 +173,7 @@ def _ranks_of_pairs(
     ranks: dict[tuple[int, int], list[int]] = {}
 
     def lower(pair: tuple[int, int], column: int, rank: int) -> None:
-        known = ranks.setdefault(pair, [_NO_RANK] * 3)
+        known = ranks.setdefault(pair, [NO_RANK] * 3)
         known[column] = min(known[column], rank)
 
     for rank, (first, second, _) in enumerate(merges):

@@ -1,15 +1,79 @@
 """Hash tables made of plain constant tensors, built once by hash-and-displace.
 
-Every key has a bucket and a column. Each bucket gets a shift such that the slots
-`shift[bucket] + column` of all keys differ. A look-up is then two gathers and one
-comparison, with no probing: the table holds the bucket of each slot's owner, and a
-slot, a bucket and hence a column belong to one key only.
+Every key is hashed to a bucket and a column. Each bucket gets a shift such that the
+slots `shift[bucket] + column` of all keys differ. A look-up then computes one slot and
+compares what stands there with the key: no probing, no collisions to follow.
 
 Source: Tarjan and Yao 1979, "Storing a sparse table"; Belazzougui, Botelho and
 Dietzfelbinger 2009, "Hash, displace, and compress".
 """
 
 import numpy as np
+import tensorflow as tf
+
+# Which bits of a 64-bit hash are used; the low ones mix least.
+_FOLD, _COLUMN_BITS, _BUCKET_BITS = 32, 28, 46
+_ATTEMPTS = 100
+
+
+class Packing(tf.Module):
+    """Gives every key of a fixed set a slot of its own.
+
+    Args:
+        keys: int64 [n, k], n different keys of k parts.
+
+    Attributes:
+        slots: Where each key stands, int64 [n].
+        num_slots: How many slots there are, about 3 to 4 times n.
+
+    Raises:
+        ValueError: The keys repeat, or are so chosen that no hash tells them apart.
+
+    >>> packing = Packing(np.array([[3], [14], [15]]))
+    >>> packing.find(tf.constant([[3, 14, 15]], tf.int64)).numpy() == packing.slots
+    array([ True,  True,  True])
+    """
+
+    def __init__(self, keys: np.ndarray):
+        super().__init__(name="packing")
+        self._bucket_mask = (1 << max(4, (len(keys) // 3).bit_length())) - 1
+        self._column_mask = (1 << max(4, len(keys).bit_length())) - 1
+        bucket, column = self._choose_multipliers(keys)
+        shift, self.num_slots = displace(bucket, column, self._bucket_mask + 1)
+        # Any key at all, in the set or not, has a slot.
+        self.num_slots = max(self.num_slots, int(shift.max()) + self._column_mask + 1)
+        self.slots = shift[bucket] + column
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._shift = tf.constant(shift, tf.int64)
+
+    def _choose_multipliers(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Draws hash multipliers until no two keys agree in bucket and column."""
+        rng = np.random.default_rng(0)
+        # A product carries upwards only: fold what is high into what is low first.
+        folded = keys ^ (keys >> _FOLD)
+        for _ in range(_ATTEMPTS):
+            multipliers = rng.integers(-(2**63), 2**63 - 1, keys.shape[1]) | 1
+            hashed = (folded * multipliers).sum(axis=1, dtype=np.int64)
+            bucket = (hashed >> _BUCKET_BITS) & self._bucket_mask
+            column = (hashed >> _COLUMN_BITS) & self._column_mask
+            if len(np.unique(bucket << 32 | column)) == len(keys):
+                self._multipliers = multipliers[:, np.newaxis]
+                return bucket, column
+        raise ValueError(
+            f"No hash tells the {len(keys)} entries apart. Does one of them repeat?"
+        )
+
+    def find(self, keys: tf.Tensor) -> tf.Tensor:
+        """Returns the only slot where each key can stand: int64 [k, n] to [n]."""
+        folded = tf.bitwise.bitwise_xor(keys, tf.bitwise.right_shift(keys, _FOLD))
+        hashed = tf.reduce_sum(folded * self._multipliers, axis=0)
+        bucket = _bits(hashed, _BUCKET_BITS, self._bucket_mask)
+        column = _bits(hashed, _COLUMN_BITS, self._column_mask)
+        return tf.gather(self._shift, bucket) + column
+
+
+def _bits(values: tf.Tensor, lowest: int, mask: int) -> tf.Tensor:
+    return tf.bitwise.bitwise_and(tf.bitwise.right_shift(values, lowest), mask)
 
 
 def displace(

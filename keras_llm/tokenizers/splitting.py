@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from keras_llm.tokenizers import unicode_classes
 from keras_llm.tokenizers.utf8 import find_wide_characters
+from keras_llm.tokenizers.word_table import BLOCK_BYTES
 
 # Letters that contractions are made of have codes of their own.
 (
@@ -57,6 +58,7 @@ _NOTHING, _WORD, _SHORT_CONTRACTION, _LONG_CONTRACTION = range(4)
 class Words(NamedTuple):
     """The words of a batch of texts, in order."""
 
+    blocks: tf.Tensor  # int64, the bytes in blocks of eight, with two blocks more.
     bytes_P: tf.Tensor  # uint8, the texts with a NUL before, between and after.
     separator_B: tf.Tensor  # int32 [B + 1], where those NULs stand.
     start_W: tf.Tensor  # int32, position of each word's first byte.
@@ -68,8 +70,12 @@ def split_words(strings_B: tf.Tensor) -> Words:
     joined = tf.strings.reduce_join(
         tf.concat([[""], strings_B, [""]], axis=0), separator="\0"
     )
-    bytes_P = tf.io.decode_raw(joined, tf.uint8)
     separator_B = tf.cumsum(tf.concat([[0], tf.strings.length(strings_B) + 1], axis=0))
+    num_bytes = separator_B[-1] + 1
+    blocks = tf.io.decode_raw(
+        joined, tf.int64, fixed_length=(num_bytes // BLOCK_BYTES + 3) * BLOCK_BYTES
+    )
+    bytes_P = tf.reshape(tf.bitcast(blocks, tf.uint8), [-1])[:num_bytes]
     codes_P = tf.tensor_scatter_nd_update(
         tf.gather(_BYTE_CODES, tf.cast(bytes_P, tf.int32)),
         separator_B[:, tf.newaxis],
@@ -85,6 +91,7 @@ def split_words(strings_B: tf.Tensor) -> Words:
     length_W = start_W[1:] - start_W[:-1]
     is_word = tf.where(tf.gather(codes_P, start_W[:-1]) != _EDGE)[:, 0]
     return Words(
+        blocks,
         bytes_P,
         separator_B,
         tf.gather(start_W, is_word),

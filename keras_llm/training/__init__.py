@@ -2,6 +2,7 @@
 
 from keras_llm.training.checkpoints import Checkpoints, RunState
 from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training.config_file import load_config
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
 from keras_llm.training.loop import NonFiniteError, Summary, train
@@ -29,6 +30,8 @@ __all__ = [
     "Validation",
     "Validator",
     "learning_rate",
+    "load_config",
+    "load_config",
     "measure_peak_flops",
     "read_metrics",
     "train",

@@ -200,10 +200,10 @@ class Experiment(Config):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuilds an experiment from `to_dict`'s values."""
-        model = dict(values["model"])
-        name = model.pop("architecture", "")
+        sizes = dict(values["model"])
+        name = sizes.pop("architecture", "")
         checks.check_choice("architecture", name, tuple(ARCHITECTURES))
-        model = ARCHITECTURES[name].config.from_dict(model)
+        model = ARCHITECTURES[name].config.from_dict(sizes)
         return super().from_dict({**values, "model": model})
 
     def differing_fields(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_llm import data, models
+from keras_llm import models
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.config import Experiment
 from keras_llm.training.interruption import Interruption
@@ -65,6 +65,13 @@ class Summary:
     bad_steps: int
     notes: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, ready for JSON."""
+        plain = dataclasses.asdict(self)
+        if self.validation is not None:
+            plain["validation"] = self.validation._asdict()
+        return plain
+
 
 def train(
     experiment: Experiment,
@@ -100,7 +107,12 @@ def train(
     strategy = strategy or tf.distribute.get_strategy()
     check_strategy(strategy)
     inputs = prepare_inputs(
-        experiment, train_text, valid_text, RunFolder(run_dir), resume, tokenizer,
+        experiment,
+        train_text,
+        valid_text,
+        RunFolder(run_dir),
+        resume,
+        tokenizer,
         strategy,
     )
     with Interruption() as interruption:
@@ -130,9 +142,11 @@ class _Run:
         self.seconds_before = self.state.seconds
         self.begun = time.perf_counter()
         self.seconds_per_step: float | None = None
-        self.log = MetricsLog(
-            self.folder.metrics, self.folder.events, self.state.step
-        ) if self.is_chief else None
+        self.log = (
+            MetricsLog(self.folder.metrics, self.folder.events, self.state.step)
+            if self.is_chief
+            else None
+        )
         self.progress = Progress(
             inputs.experiment,
             self.model,
@@ -164,14 +178,14 @@ class _Run:
         )
         self.validator = Validator(strategy, self.model, self.inputs.validation)
         self.spread = Spreader(strategy, experiment.data.batch_size)
-        further = {f"carried/{n}": v for n, v in carried.variables.items()} if (
-            carried
-        ) else {}
+        further = (
+            {f"carried/{n}": v for n, v in carried.variables.items()}
+            if (carried)
+            else {}
+        )
         further["loop/bad_in_a_row"] = self.step.bad_in_a_row
         self.arrays = named_arrays(self.model, self.optimizer, further)
-        self.checkpoints = Checkpoints(
-            self.folder.checkpoints, config.keep_checkpoints
-        )
+        self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
 
     def _restore(self) -> RunState:
         newest = self.checkpoints.newest_whole()
@@ -203,8 +217,9 @@ class _Run:
         """Runs one or several steps without coming back to Python."""
         config, first = self.config, self.state.step
         count = self._steps_until_something_happens()
-        micro_batches = [next(self.inputs.batches) for _ in range(
-            count * config.accumulation)]
+        micro_batches = [
+            next(self.inputs.batches) for _ in range(count * config.accumulation)
+        ]
         shape = (count, config.accumulation)
         batches = {
             name: np.stack([b[name] for b in micro_batches]).reshape(

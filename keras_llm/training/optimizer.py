@@ -57,7 +57,7 @@ class AdamW:
     Source: Loshchilov and Hutter 2019, algorithm 2, https://arxiv.org/abs/1711.05101.
 
     >>> import keras
-    >>> weight = keras.Variable(np.ones((2, 2)))
+    >>> weight = keras.Variable(np.ones((2, 2), "float32"))
     >>> optimizer = AdamW([weight], TrainConfig(weight_decay=0.5))
     >>> update = Update(tf.constant(0.1), tf.constant(1.0), tf.constant(True))
     >>> optimizer.apply(tf.distribute.get_strategy(), [tf.ones((2, 2))], update)
@@ -105,7 +105,11 @@ class AdamW:
             strategy.extended.update(
                 variable.value,
                 functools.partial(_assign, formula),
-                args=(gradients[i], scalars, *(slot[i] for slot in self.slots.values())),
+                args=(
+                    gradients[i],
+                    scalars,
+                    *(slot[i] for slot in self.slots.values()),
+                ),
                 group=False,
             )
         strategy.extended.update(
@@ -141,7 +145,13 @@ class AdamW:
         first = 1.0 - tf.pow(self.config.beta1, t)
         second = 1.0 - tf.pow(self.config.beta2, t)
         rate = update.learning_rate
-        return [rate, rate / first, tf.math.rsqrt(second), update.scale, update.accepted]
+        return [
+            rate,
+            rate / first,
+            tf.math.rsqrt(second),
+            update.scale,
+            update.accepted,
+        ]
 
     def _formula(self, decays: bool) -> Callable[..., list[tf.Tensor]]:
         config = self.config

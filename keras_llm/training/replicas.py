@@ -12,13 +12,13 @@ from keras_llm.core import checks
 class Workers(NamedTuple):
     """How many processes train together, and which one this is, from 0."""
 
-    count: int
-    index: int
+    number: int
+    place: int
 
     @property
     def is_chief(self) -> bool:
         """Whether this process writes the run folder."""
-        return self.index == 0
+        return self.place == 0
 
 
 def check_strategy(strategy: tf.distribute.Strategy) -> None:
@@ -74,7 +74,7 @@ class Spreader:
             )
         checks.check_positive("batch_size", rows)
         self.strategy = strategy
-        self.local = replicas // workers(strategy).count
+        self.local = replicas // workers(strategy).number
 
     def __call__(self, arrays: dict[str, np.ndarray], axis: int) -> dict[str, Any]:
         """Returns the arrays as tensors, or per replica cut along `axis`."""

@@ -59,11 +59,11 @@ def prepare_inputs(
     experiment = fill_in(experiment, tokenizer)
     if going_on:
         folder.check_same(experiment)
-    place = workers(strategy)
+    team = workers(strategy)
     batches, validation = _batches(
-        experiment, train_text, valid_text, tokenizer, place.count, place.index
+        experiment, train_text, valid_text, tokenizer, team.number, team.place
     )
-    if place.is_chief:
+    if team.is_chief:
         if going_on:
             folder.go_on(experiment)
         else:
@@ -124,13 +124,13 @@ def choose_jit(config: TrainConfig) -> str:
     return "full" if tf.config.list_logical_devices("GPU") else "parts"
 
 
-def _batches(experiment, train_text, valid_text, tokenizer, count, index):
+def _batches(experiment, train_text, valid_text, tokenizer, number, place):
     config = experiment.data
     if valid_text is None:
         train_text, valid_text = data.load_splits(train_text, tokenizer, config)
     rows = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
     larger = config.replace(batch_size=config.batch_size * rows)
     return (
-        data.training_batches(train_text, tokenizer, config, count, index),
-        data.validation_batches(valid_text, tokenizer, larger, count, index),
+        data.training_batches(train_text, tokenizer, config, number, place),
+        data.validation_batches(valid_text, tokenizer, larger, number, place),
     )

@@ -6,7 +6,6 @@ real tokens of the whole step, clipped by their global norm and applied. So the
 result does not depend on how the rows were spread.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,0 +1,120 @@
+r"""Trains a language model from text.
+
+Everything goes into the run folder: checkpoints, metrics.jsonl, TensorBoard events
+and the model folders `best` and `last`. Ended by SIGTERM or Ctrl-C it saves first;
+`--resume` goes on exactly where the newest checkpoint stands.
+
+Any field of the config can be set by its dotted name: --train.steps=100,
+--model.width=256, --data.batch_size=8.
+
+Example: python scripts/train.py --config=keras_llm/configs/quickstart.py \
+    --train_text=testdata/moby_dick.txt --run_dir=runs/whale
+"""
+
+import json
+import re
+import sys
+
+from absl import app, flags
+
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "Python file whose get_config() returns an Experiment.",
+    required=True,
+)
+_TRAIN_TEXT = flags.DEFINE_multi_string(
+    "train_text",
+    None,
+    "File, folder, glob or prepared folder to learn from; may be repeated.",
+    required=True,
+)
+_VALID_TEXT = flags.DEFINE_multi_string(
+    "valid_text", None, "Text to validate on; by default a share of --train_text."
+)
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder.", required=True)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Tokenizer folder; by default one is trained from the text."
+)
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "Go on with the run in --run_dir; begin it if there is none."
+)
+_PROGRESS = flags.DEFINE_bool("progress", True, "Draw a progress bar.")
+_JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
+
+_OVERRIDE = re.compile(r"--([a-z]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
+_overrides: dict[str, str] = {}
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Takes the dotted overrides out of `argv` and parses the rest as flags."""
+    _overrides.clear()
+    rest = []
+    for word in argv:
+        match = _OVERRIDE.fullmatch(word)
+        if match is None:
+            rest.append(word)
+        elif match[2] is None:
+            print(
+                f"{word}: give the value with an equals sign, {word}=VALUE.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+        else:
+            _overrides[match[1]] = match[2]
+    return app.parse_flags_with_usage(rest)
+
+
+def main(argv: list[str]) -> None:
+    """Trains, then prints how it went."""
+    if len(argv) > 1:
+        raise app.UsageError(
+            f"Unexpected arguments: {argv[1:]}. Quote globs: --train_text='corpus/*'."
+        )
+    from keras_llm import tokenizers, training
+    from keras_llm.core import override
+
+    experiment = override(training.load_config(_CONFIG.value), _overrides)
+    tokenizer = tokenizers.load(_TOKENIZER.value) if _TOKENIZER.value else None
+    try:
+        summary = training.train(
+            experiment,
+            _TRAIN_TEXT.value,
+            _VALID_TEXT.value,
+            _RUN_DIR.value,
+            resume=_RESUME.value,
+            tokenizer=tokenizer,
+            progress=_PROGRESS.value,
+        )
+    except training.Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(training.EXIT_CODE)
+    except training.NonFiniteError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    print(json.dumps(summary.to_dict()) if _JSON.value else _described(summary))
+
+
+def _described(summary) -> str:
+    lines = [
+        f"{summary.step:,} steps, {summary.tokens:,} tokens, "
+        f"{summary.parameters:,} parameters, {summary.seconds:.0f} s "
+        f"({summary.tokens_per_second:,.0f} tokens/s)"
+    ]
+    if summary.stopped_by == "patience":
+        lines[0] += "; stopped early: no new best for long enough"
+    if summary.utilisation is not None:
+        lines.append(f"utilisation: {summary.utilisation:.0%} of the measured peak")
+    if summary.validation is not None:
+        lines.append(
+            f"validation: {summary.validation.nats_per_token:.4f} nats per token, "
+            f"{summary.validation.bits_per_byte:.4f} bits per byte"
+        )
+    if summary.best_loss is not None:
+        lines.append(
+            f"best: {summary.best_loss:.4f} nats per token after step "
+            f"{summary.best_step:,}, in {_RUN_DIR.value}/best"
+        )
+    if summary.bad_steps:
+        lines.append(f"{summary.bad_steps} step(s) left out: NaN or infinity")
+    return "\n".join([*lines, *summary.notes])

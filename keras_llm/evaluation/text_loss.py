@@ -1,0 +1,86 @@
+"""Loss, perplexity and bits per byte of a model over a text."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_llm import data
+from keras_llm.training import Validation, Validator
+
+_BATCH_TOKENS = 8_192
+_LONGEST_CONTEXT = 1_024
+
+
+def evaluate(
+    model: keras.Model,
+    tokenizer: Any,
+    text: Any,
+    context: int | None = None,
+    add_separators: bool | None = None,
+) -> Validation:
+    """Predicts every token of a text once and returns the mean loss, exactly.
+
+    The text is cut into rows of `context` tokens; a row sees nothing before it, so
+    a longer context gives a lower loss.
+
+    Args:
+        model: A built language model.
+        tokenizer: Its tokenizer.
+        text: Files, folders, globs, or a folder from `data.prepare`.
+        context: Tokens a row; None for the model's positions, at most 1,024.
+        add_separators: Whether each document opens with the end token; None does
+            so for a model that keeps documents apart. A prepared folder has its
+            own.
+
+    Raises:
+        data.DataError: There is no text to be found.
+        ValueError: `context` exceeds the model's positions.
+
+    >>> import tempfile
+    >>> from keras_llm import models, tokenizers
+    >>> config = models.GPT2Config(
+    ...     vocab_size=257, max_positions=8, width=8, num_layers=1, num_heads=2)
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    ...     _ = file.write("床前明月光")
+    ...     file.flush()
+    ...     result = evaluate(
+    ...         models.build(config), tokenizers.ByteTokenizer(), file.name)
+    >>> result.num_tokens, result.num_bytes  # Nothing stands before the first byte.
+    (14, 14)
+    """
+    positions = getattr(model.config, "max_positions", None) or _LONGEST_CONTEXT
+    context = min(positions, _LONGEST_CONTEXT) if context is None else context
+    if not 0 < context <= positions:
+        raise ValueError(
+            f"`context` must lie from 1 to the model's {positions} positions. "
+            f"Received: context={context}."
+        )
+    separate = model.config.separator_id is not None
+    text_config = data.TextConfig(
+        add_separators=separate if add_separators is None else add_separators
+    )
+    if _is_prepared(text):
+        text_config = data.PreparedCorpus(_only(text)).config
+    config = data.DataConfig(
+        **text_config.to_dict(),
+        context=context,
+        batch_size=max(1, _BATCH_TOKENS // context),
+        separate_documents=separate and text_config.add_separators,
+    )
+    batches = data.validation_batches(text, tokenizer, config)
+    return Validator(tf.distribute.get_strategy(), model, batches)()
+
+
+def _is_prepared(text: Any) -> bool:
+    only = _only(text)
+    return only is not None and data.is_prepared(only)
+
+
+def _only(text: Any) -> Any:
+    """Returns the one path that `text` names, or None."""
+    if isinstance(text, data.TokenStore):
+        return None
+    if isinstance(text, (list, tuple)):
+        return text[0] if len(text) == 1 else None
+    return text

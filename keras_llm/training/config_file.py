@@ -1,0 +1,35 @@
+"""Experiments in Python files: one `get_config()` each."""
+
+import importlib.util
+import os
+import pathlib
+
+from keras_llm.training.config import Experiment
+
+
+def load_config(path: str | os.PathLike[str]) -> Experiment:
+    """Runs a config file and returns what its `get_config()` returns.
+
+    A config file is code of yours: run none that you would not run otherwise.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It has no `get_config`, or that returns no `Experiment`.
+    """
+    file = pathlib.Path(path)
+    if file.suffix != ".py" or not file.is_file():
+        raise FileNotFoundError(
+            f"A config is a Python file with `get_config()`. Received: {path}."
+        )
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None  # A .py file has both.
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    experiment = get_config() if callable(get_config) else None
+    if not isinstance(experiment, Experiment):
+        raise ValueError(
+            "A config file defines `get_config()`, which returns a "
+            f"`training.Experiment`. Received: {path}, with {experiment!r}."
+        )
+    return experiment

@@ -52,10 +52,10 @@ class LSTM(keras.layers.Layer):
     Call arguments:
         x: Float tensor [B, T, D]; D must be known when the layer is built.
         mask: Bool [B, T] or None. A step that is False leaves h and c as they were,
-            and its output is that unchanged h.
+            and its output is that unchanged h; nothing else counts there.
         initial_state: (h, c), each [B, U]; None starts from zeros.
         reset_mask: Bool [B, T] or None. Where True, h and c become 0 before that
-            step (also where `mask` is False): so documents in one row stay apart.
+            step: so documents in one row stay apart.
         training: Whether dropout applies and the fast gradient is prepared.
 
     Returns:
@@ -198,6 +198,8 @@ class LSTM(keras.layers.Layer):
         real = None if mask is None else ops.transpose(mask)[:, :, None]
         keep = None
         if reset_mask is not None:
+            if mask is not None:  # A step that leaves the state alone resets nothing.
+                reset_mask = ops.logical_and(reset_mask, mask)
             keep = 1 - ops.cast(ops.transpose(reset_mask), self.compute_dtype)
             keep = keep[:, :, None]
         if real is not None:

@@ -21,7 +21,10 @@ for argument in "$@"; do
   case $argument in
     --keep_serving) keep_serving=true ;;
     --python=?*) python=${argument#*=} ;;
-    --steps=?*) train_flags+=("--train.steps=${argument#*=}") ;;
+    --steps=?*)
+      steps=${argument#*=}
+      train_flags+=("--train.steps=$steps" "--train.warmup_steps=$((steps / 10))")
+      ;;
     --prompt=?*) prompt=${argument#*=} ;;
     -h | --help) usage 0 ;;
     *)

@@ -4,9 +4,12 @@ TensorFlow 2.21 writes several lines about the processor and about absent GPUs t
 standard error, whatever `TF_CPP_MIN_LOG_LEVEL` says: its logging starts later.
 """
 
+import logging as std_logging
 import os
 import sys
 import tempfile
+
+from absl import logging
 
 _ANNOUNCEMENTS = (
     b"All log messages before absl::InitializeLog() is called",
@@ -28,6 +31,10 @@ def import_tensorflow() -> None:
         try:
             import tensorflow as tf
 
+            library = os.path.dirname(tf.__file__)
+            logging.get_absl_handler().addFilter(
+                lambda record: is_news(record, library)
+            )
             tf.config.list_physical_devices()
         finally:
             sys.stderr.flush()
@@ -35,6 +42,17 @@ def import_tensorflow() -> None:
             os.close(terminal)
             caught.seek(0)
             os.write(2, news(caught.read()))
+
+
+def is_news(record, library: str) -> bool:
+    """Returns whether to show a log record: TensorFlow also tells of its every file.
+
+    Args:
+        record: A `logging.LogRecord`.
+        library: TensorFlow's folder.
+    """
+    remark = record.levelno < std_logging.WARNING
+    return not (remark and record.pathname.startswith(library))
 
 
 def news(text: bytes) -> bytes:

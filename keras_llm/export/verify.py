@@ -110,13 +110,14 @@ def _in_memory(function, name, inputs):
 
 def _ask_fresh_process(folder, cases) -> list[dict[str, Any]]:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    folder = pathlib.Path(folder).absolute()
     finished = subprocess.run(
         [sys.executable, "-I", fresh_process.__file__, os.fspath(folder)],
         input=json.dumps(cases),
         capture_output=True,
         text=True,
         env=environment,
-        cwd=pathlib.Path(folder).anchor,
+        cwd=folder.anchor,
     )
     for line in finished.stdout.splitlines():
         if line.startswith("ANSWERS "):

@@ -1,0 +1,99 @@
+r"""Measures speed: `benchmark.py decode|lstm|tokenize|train`.
+
+Every figure is a median over repeated runs. Beside it a peer can be measured in the
+same run: --peer='COMMAND' is run before and after, and what it prints is shown.
+
+Example: python scripts/benchmark.py decode --peer='python peer_transformers.py decode'
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+
+from absl import app, flags
+
+SUBJECTS = ("decode", "lstm", "tokenize", "train")
+
+_PEER = flags.DEFINE_multi_string(
+    "peer", [], "Command to run before and after, for comparison; may be repeated."
+)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
+
+
+def main(argv: list[str]) -> None:
+    """Measures one subject and prints a table."""
+    if len(argv) != 2 or argv[1] not in SUBJECTS:
+        raise app.UsageError(f"Name one of {', '.join(SUBJECTS)}: {argv[1:]}.")
+    before = [_run_peer(command) for command in _PEER.value]
+    rows = _measure(argv[1])
+    after = [_run_peer(command) for command in _PEER.value]
+    machine = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+    if _JSON.value:
+        peers = {
+            command: {"before": first, "after": second}
+            for command, first, second in zip(_PEER.value, before, after, strict=True)
+        }
+        print(json.dumps({"machine": machine, "rows": rows, "peers": peers}))
+        return
+    print(f"{machine['processor']}, {machine['cores']} cores")
+    print(_table(rows))
+    for command, first, second in zip(_PEER.value, before, after, strict=True):
+        print(
+            f"\n{command}\n  before:\n{_indented(first)}\n  after:\n{_indented(second)}"
+        )
+
+
+def _measure(subject: str) -> list[dict]:
+    if subject == "decode":
+        from keras_llm.commands._bench_decode import benchmark_decode
+
+        return benchmark_decode()
+    if subject == "lstm":
+        from keras_llm.commands._bench_lstm import benchmark_lstm
+
+        return benchmark_lstm()
+    if subject == "tokenize":
+        from keras_llm.commands._bench_tokenize import benchmark_tokenize
+
+        return benchmark_tokenize()
+    from keras_llm.commands._bench_train import benchmark_train
+
+    return benchmark_train()
+
+
+def _run_peer(command: str) -> list[str]:
+    """Returns what a peer's command printed; its failure is shown, not hidden."""
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        return [*done.stdout.splitlines(), f"(ended with status {done.returncode})"]
+    return done.stdout.splitlines()
+
+
+def _processor() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        names = [line for line in file if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.processor()
+
+
+def _table(rows: list[dict]) -> str:
+    """Returns a Markdown table, one row a case."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, ["---"] * len(names)]
+    lines += [[_shown(row.get(name, "")) for name in names] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shown(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _indented(lines: list[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines)

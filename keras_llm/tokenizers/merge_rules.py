@@ -13,7 +13,9 @@ unit before it can take its left unit only if left(...) < r there, and then eith
 those two have themselves a rank below r, or the unit before must first grow towards
 the left, which is the same question one unit further. So, walking outwards from the
 pair, the first boundary with left(...) >= r says "safe" and the first pair with a
-rank below r says "wait"; in the same way to the right. After `_REACH` boundaries
+rank below r says "wait"; in the same way to the right. (At the nearest boundary on
+the left even left(...) = r is no answer: the same pair may form there and, standing
+further left, goes first.) After `_REACH` boundaries
 without an answer the pair waits too, unless it has the lowest rank of all, so every
 round makes progress. A run of equal pairs (aaaa) merges every other pair, counted
 from the run's left end.
@@ -38,6 +40,8 @@ _SIDES = np.concatenate(
     [-np.arange(1, _REACH + 1), np.arange(1, _REACH + 1)], dtype=np.int32
 )[:, np.newaxis]
 _IS_RIGHT = (_SIDES > 0).astype(np.int32)
+# The same pair may yet form at the nearest boundary on the left, and would go first.
+_LEFT_WINS_TIES = (_SIDES == -1).astype(np.int32)
 _WEIGHTS = (2 ** (_REACH - abs(_SIDES))).astype(np.int32)
 
 
@@ -115,7 +119,8 @@ class MergeRules(tf.Module):
         near = tf.gather(ranks, around)
         limit = tf.gather(self._limits, 2 * tf.gather(slots, around) + _IS_RIGHT)
         # The nearest answer outweighs all those beyond it.
-        answer = tf.cast(limit >= own_C, tf.int32) - tf.cast(near < own_C, tf.int32)
+        closed = limit >= own_C + _LEFT_WINS_TIES
+        answer = tf.cast(closed, tf.int32) - tf.cast(near < own_C, tf.int32)
         score = tf.reduce_sum(tf.reshape(answer * _WEIGHTS, [2, _REACH, -1]), axis=1)
         safe = (score > 0) | (own_C == tf.reduce_min(own_C))
         left_C, right_C = safe[0], safe[1]

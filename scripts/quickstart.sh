@@ -124,7 +124,7 @@ if $keep_serving; then
   printf '\nServing until Ctrl-C.\n'
   wait "$server"
 else
-  printf '\nThe server has been stopped. To leave it up: bash scripts/quickstart.sh --keep_serving\n'
-  printf 'Or serve this model again:\n  $ %s scripts/serve.py --model_name=whale --model_base_path=%s --rest_api_port=8501\n' \
-    "$python" "$run/served/whale"
+  printf '\nThe server has been stopped (--keep_serving leaves it up). To start it again:\n'
+  printf '  $ %s scripts/serve.py --model_name=whale --model_base_path=%s --rest_api_port=%s\n' \
+    "$python" "$run/served/whale" "${address##*:}"
 fi

@@ -19,7 +19,6 @@ _SUB_PACKAGES = (
     "generation",
     "training",
     "evaluation",
-    "convert",
     "export",
     "serving",
     "configs",

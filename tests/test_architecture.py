@@ -24,7 +24,6 @@ RANKED = (
     "generation",
     "training",
     "evaluation",
-    "convert",
     "export",
     "serving",
     "configs",

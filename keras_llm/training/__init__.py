@@ -31,7 +31,6 @@ __all__ = [
     "Validator",
     "learning_rate",
     "load_config",
-    "load_config",
     "measure_peak_flops",
     "read_metrics",
     "train",

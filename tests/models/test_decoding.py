@@ -19,6 +19,7 @@ CONFIGS = {
 }
 LENGTHS = np.array([5, 1, 7], "int32")
 NEW = 6
+TIME, CAPACITY = 7, 13  # One size throughout: each one more is compiled on JAX.
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -35,12 +36,12 @@ def model(request):
 @pytest.fixture(scope="module")
 def ids():
     # A few distinct ids, so that separators are frequent.
-    return RNG.integers(0, 5, (3, LENGTHS.max() + NEW)).astype("int32")
+    return RNG.integers(0, 5, (3, CAPACITY)).astype("int32")
 
 
-def decode(decoder, ids, lengths, capacity):
+def decode(decoder, ids, lengths, capacity=CAPACITY):
     """Yields the logits [B, V] of the prefill and of every step."""
-    logits, state = decoder.prefill(ids[:, : lengths.max()], lengths, capacity)
+    logits, state = decoder.prefill(ids[:, :TIME], lengths, capacity)
     rows = np.arange(len(ids))
     for t in range(NEW):
         yield np.asarray(logits)
@@ -51,24 +52,24 @@ def decode(decoder, ids, lengths, capacity):
 def test_cached_equals_full(model, ids):
     full = np.asarray(model(ids))
     rows = np.arange(len(ids))
-    steps = decode(models.decoder(model), ids, LENGTHS, ids.shape[1])
+    steps = decode(models.decoder(model), ids, LENGTHS)
     for t, logits in enumerate(steps):
         expected = full[rows, LENGTHS + t - 1]
         np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_a_compiled_callers_cache_gives_the_same(model, ids):
-    plain = decode(models.decoder(model), ids, LENGTHS, 17)
-    compiled = decode(models.decoder(model, jit=True), ids, LENGTHS, 17)
+    plain = decode(models.decoder(model), ids, LENGTHS)
+    compiled = decode(models.decoder(model, jit=True), ids, LENGTHS)
     for one, other in zip(plain, compiled, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_a_row_alone_is_the_row_in_a_batch(model, ids):
     decoder = models.decoder(model)
-    together = list(decode(decoder, ids, LENGTHS, 20))
+    together = list(decode(decoder, ids, LENGTHS))
     for b in range(3):
-        alone = decode(decoder, ids[b : b + 1], LENGTHS[b : b + 1], 13)
+        alone = decode(decoder, ids[b : b + 1], LENGTHS[b : b + 1])
         for one, all_rows in zip(alone, together, strict=True):
             np.testing.assert_allclose(one[0], all_rows[b], atol=1e-5)
 
@@ -77,9 +78,9 @@ def test_padding_in_the_prompt_does_not_matter(model, ids):
     decoder = models.decoder(model)
     other = ids.copy()
     for b, n in enumerate(LENGTHS):
-        other[b, n : LENGTHS.max()] = 0
-    logits, state = decoder.prefill(ids[:, :7], LENGTHS, 9)
-    same, its_state = decoder.prefill(other[:, :7], LENGTHS, 9)
+        other[b, n:TIME] = 0
+    logits, state = decoder.prefill(ids[:, :TIME], LENGTHS, CAPACITY)
+    same, its_state = decoder.prefill(other[:, :TIME], LENGTHS, CAPACITY)
     np.testing.assert_allclose(logits, same, atol=1e-6)
     for name in state:
         np.testing.assert_allclose(state[name], its_state[name], atol=1e-6)
@@ -87,7 +88,7 @@ def test_padding_in_the_prompt_does_not_matter(model, ids):
 
 def test_a_full_cache_disturbs_no_other_row(model, ids):
     decoder = models.decoder(model)
-    expected = [logits[1] for logits in decode(decoder, ids, LENGTHS, 20)]
+    expected = [logits[1] for logits in decode(decoder, ids, LENGTHS)]
     # Row 2 runs out of slots after one step; row 1 has as many as it needs.
     for logits, row in zip(decode(decoder, ids, LENGTHS, 8), expected, strict=True):
         np.testing.assert_allclose(logits[1], row, atol=1e-5)
@@ -95,7 +96,7 @@ def test_a_full_cache_disturbs_no_other_row(model, ids):
 
 def test_a_state_can_be_stepped_from_twice(model, ids):
     decoder = models.decoder(model)
-    _, state = decoder.prefill(ids[:, :7], LENGTHS, 9)
+    _, state = decoder.prefill(ids[:, :TIME], LENGTHS, CAPACITY)
     kept = {name: np.array(value) for name, value in state.items()}
     first = [np.asarray(decoder.step(ids[:, t], state)[0]) for t in (1, 1)]
     np.testing.assert_array_equal(*first)
@@ -104,9 +105,9 @@ def test_a_state_can_be_stepped_from_twice(model, ids):
 
 
 def test_state_is_batch_led(model, ids):
-    _, state = models.decoder(model).prefill(ids[:, :7], LENGTHS, 9)
+    _, state = models.decoder(model).prefill(ids[:, :TIME], LENGTHS, CAPACITY)
     assert {value.shape[0] for value in state.values()} == {3}
-    assert state["keys_0"].shape[2] == 9
+    assert state["keys_0"].shape[2] == CAPACITY
     assert ("segment_start" in state) == (model.config.separator_id is not None)
 
 

@@ -1,0 +1,27 @@
+"""Everything public has a case, and every case has a subject."""
+
+import pytest
+
+from tests.conformance import cases, subjects
+
+
+@pytest.mark.parametrize(
+    ("known", "public"),
+    [
+        (cases.LAYERS, subjects.layer_names),
+        (cases.MODELS, subjects.model_names),
+        (cases.SAMPLERS, subjects.sampler_names),
+    ],
+    ids=["layers", "models", "samplers"],
+)
+def test_cases_are_the_public_subjects(known, public):
+    names = public()
+    assert len(names) > 2
+    missing, left_over = names - set(known), set(known) - names
+    assert not missing, f"no case in tests/conformance/cases.py: {sorted(missing)}"
+    assert not left_over, f"no subject any more: {sorted(left_over)}"
+
+
+def test_each_model_case_is_of_its_architecture():
+    for name, config in cases.MODELS.items():
+        assert config.architecture == name

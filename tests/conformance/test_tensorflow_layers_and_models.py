@@ -1,0 +1,112 @@
+"""SavedModel, gradients and two replicas: the run on TensorFlow alone."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_llm import models
+from tests.conformance import cases
+from tests.conformance.comparing import assert_same
+
+IDS = np.random.default_rng(43).integers(0, 9, (4, 7)).astype("int32")
+
+
+@pytest.fixture(params=sorted(cases.LAYERS))
+def case(request):
+    return cases.LAYERS[request.param]
+
+
+@pytest.fixture(params=sorted(cases.MODELS))
+def config(request):
+    return cases.MODELS[request.param]
+
+
+@pytest.fixture(scope="module")
+def strategy():
+    devices = tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def saved_and_loaded(function, x, tracked, folder):
+    module = tf.Module()
+    module.tracked = tracked
+    spec = tf.TensorSpec((None, None, *x.shape[2:]), x.dtype)
+    module.serve = tf.function(function, input_signature=[spec], autograph=False)
+    tf.saved_model.save(module, str(folder))
+    loaded = tf.saved_model.load(str(folder))
+    return loaded.serve(x)
+
+
+def test_layer_as_saved_model(case, tmp_path):
+    layer = case.make()
+    expected = layer(case.x)
+    loaded = saved_and_loaded(layer, case.x, layer, tmp_path / "saved")
+    assert_same(loaded, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_model_as_saved_model(config, tmp_path):
+    model = models.build(config)
+    loaded = saved_and_loaded(model, IDS, model, tmp_path / "saved")
+    assert_same(loaded, model(IDS), rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_reach_every_weight(config):
+    model = models.build(config)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(IDS, training=True)))
+    values = [weight.value for weight in model.trainable_weights]
+    for weight, gradient in zip(
+        model.trainable_weights, tape.gradient(loss, values), strict=True
+    ):
+        assert gradient is not None, weight.path
+        assert tf.reduce_any(tf.convert_to_tensor(gradient) != 0), weight.path
+
+
+def on_two_replicas(strategy, function, x):
+    """Returns the outputs of both replicas, each given one half of the rows."""
+    half = len(x) // 2
+
+    def part(context):
+        start = half * context.replica_id_in_sync_group
+        return tf.constant(x[start : start + half])
+
+    values = strategy.experimental_distribute_values_from_function(part)
+    run = tf.function(
+        lambda values: strategy.run(
+            lambda rows: tf.nest.flatten(function(rows)), args=(values,)
+        ),
+        autograph=False,
+    )
+    return [
+        tf.concat(strategy.experimental_local_results(output), axis=0)
+        for output in run(values)
+    ]
+
+
+def test_two_replicas_are_one(case, strategy):
+    with strategy.scope():
+        layer = case.make()
+        layer.build(case.x.shape)
+    outputs = on_two_replicas(strategy, layer, case.x)
+    assert_same(outputs, tf.nest.flatten(layer(case.x)), rtol=1e-4, atol=1e-6)
+
+
+def test_replicas_draw_different_numbers(case, strategy):
+    if not case.random_output:
+        return  # Nothing is drawn.
+    with strategy.scope():
+        layer = case.make()
+        layer.build(case.x.shape)
+    run = tf.function(
+        lambda: strategy.run(lambda: layer(tf.ones((50, 50)), training=True)),
+        autograph=False,
+    )
+    first, second = strategy.experimental_local_results(run())
+    assert tf.reduce_mean(tf.cast(first == second, "float32")) < 0.6
+
+
+def test_model_on_two_replicas_is_on_one(config, strategy):
+    with strategy.scope():
+        model = models.build(config)
+    (joined,) = on_two_replicas(strategy, model, IDS)
+    assert_same(joined, model(IDS), rtol=1e-4, atol=1e-5)

@@ -18,7 +18,7 @@ class Request(NamedTuple):
     Attributes:
         parameters: The knobs, one value per row.
         stops: The stop strings, or None.
-        token_bytes: The tokens' bytes, needed for stop strings, or None.
+        token_bytes: The tokens' bytes, in which stop strings are found.
         end_id: The token that ends a text.
         vocab_size: Ids that the tokenizer has; the model may have spare rows, whose
             logits are left out.
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
     parameters: Parameters
     stops: stopping.Stops | None
-    token_bytes: stopping.TokenBytes | None
+    token_bytes: stopping.TokenBytes
     end_id: int
     vocab_size: int
 
@@ -39,7 +39,7 @@ class State(NamedTuple):
         last: Int32 [B], the newest token.
         model: The model's own state: caches, positions.
         seen: Bool [B, V], the tokens that the row holds.
-        tail: The text's last bytes, or () without stop strings.
+        tail: The text's last bytes (`stopping.Tail`), or () without stop strings.
         token_ids: Int32 [B, N], -1 where nothing was written.
         log_probs: Float32 [B, N], 0 where nothing was written.
         num_tokens: Int32 [B].
@@ -50,7 +50,7 @@ class State(NamedTuple):
     last: tf.Tensor
     model: Any
     seen: tf.Tensor
-    tail: stopping.Tail | tuple[()]
+    tail: Any
     token_ids: tf.Tensor
     log_probs: tf.Tensor
     num_tokens: tf.Tensor

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"Unexpected arguments: {argv[1:]}. Quote globs: --input='corpus/*.txt'."
         )
-    # What is quick to refuse is refused before TensorFlow is imported.
+    # What is quick to refuse is refused before the text is read.
     from keras_llm.core import check_absent, new_folder
 
     if _VOCAB_SIZE.value is not None and _KIND.value != "byte_bpe":
@@ -54,15 +54,12 @@ def main(argv: list[str]) -> None:
     print(f"{tokenizer.kind}: {tokenizer.vocab_size:,} tokens, in {_OUT.value}")
     if tokenizer.vocab_size < (_VOCAB_SIZE.value or 0):
         print(
-            f"No pair of tokens occurs twice any more: {_VOCAB_SIZE.value:,} were asked "
-            "for. A longer text would give more."
+            f"{_VOCAB_SIZE.value:,} were asked for, but no further pair of tokens occurs "
+            "twice. A longer text would give more."
         )
 
 
 def _train():
-    from keras_llm.commands._quiet import import_tensorflow
-
-    import_tensorflow()
     from tqdm import tqdm
 
     from keras_llm import data, tokenizers

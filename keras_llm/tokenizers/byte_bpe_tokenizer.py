@@ -157,10 +157,10 @@ class ByteBPETokenizer(Tokenizer):
         tokens = list(ids)
         lengths = np.array([len(token) for token in tokens], np.int32)
         start = np.cumsum(lengths, dtype=np.int32) - lengths
-        run = tf.function(self._encode_words, autograph=False)
         # One byte more: a word is read with the place of its separator.
         text = np.frombuffer(b"".join(tokens) + b"\0", np.uint8)
-        at, found = run(text, start, lengths)
+        with tf.init_scope(), tf.device("CPU:0"):
+            at, found = self._encode_words(*map(tf.constant, (text, start, lengths)))
         first_id = np.full(lengths.sum() + 1, -1)
         first_id[at.numpy()] = found.numpy()
         return {

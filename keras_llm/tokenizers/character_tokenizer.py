@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from keras_llm.core import read_json, write_json
 from keras_llm.tokenizers.tokenizer import Tokenizer
+from keras_llm.tokenizers.utf8 import find_in_pages, share_pages
 
 _CHARACTERS_FILE = "characters.json"
-_PAGE = 256  # Characters in a page of the look-up table.
 _REPLACEMENT = "\ufffd"
 
 
@@ -55,13 +55,12 @@ class CharacterTokenizer(Tokenizer):
         super().__init__(
             [*(token.encode() for token in tokens), b""], {"end": len(tokens)}
         )
-        # Two levels: most of the 4,352 pages hold no known character and share one.
         ids = np.full(0x110000, self.unknown_id, np.int32)
         ids[code_points] = np.arange(len(code_points))
-        pages, page_of = np.unique(ids.reshape(-1, _PAGE), axis=0, return_inverse=True)
+        pages, page_start = share_pages(ids)
         with tf.init_scope(), tf.device("CPU:0"):
-            self._ids = tf.constant(pages.reshape(-1))
-            self._page_start = tf.constant(page_of.reshape(-1) * _PAGE, tf.int32)
+            self._ids = tf.constant(pages)
+            self._page_start = tf.constant(page_start)
 
     @property
     def unknown_id(self) -> int:
@@ -85,11 +84,9 @@ class CharacterTokenizer(Tokenizer):
         with tf.device("CPU:0"):
             code_points = tf.strings.unicode_decode(strings_B, "UTF-8")
             code_N = code_points.values
-            page_N = tf.gather(self._page_start, tf.bitwise.right_shift(code_N, 8))
-            ids_N = tf.gather(
-                self._ids, page_N + tf.bitwise.bitwise_and(code_N, _PAGE - 1)
+            return code_points.with_values(
+                find_in_pages(self._ids, self._page_start, code_N)
             )
-            return code_points.with_values(ids_N)
 
     def _save_files(self, folder: pathlib.Path) -> None:
         write_json(folder / _CHARACTERS_FILE, self.characters)

@@ -50,9 +50,7 @@ class PairTable(tf.Module):
         slots = self._packing.find(keys[tf.newaxis])
         entries = tf.gather(self._entries, slots)
         known = tf.bitwise.right_shift(entries, _ID_BITS) == keys
-        ranks = tf.bitwise.bitwise_and(
-            tf.cast(entries, tf.int32), 2**_ID_BITS - 1
-        )
+        ranks = tf.bitwise.bitwise_and(tf.cast(entries, tf.int32), 2**_ID_BITS - 1)
         ranked = known & (ranks != 2**_ID_BITS - 1)
         return (
             tf.where(known, tf.cast(slots, tf.int32), self.num_slots - 1),

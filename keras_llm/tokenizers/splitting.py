@@ -25,7 +25,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm.tokenizers import unicode_classes
-from keras_llm.tokenizers.utf8 import find_wide_characters
+from keras_llm.tokenizers.utf8 import (
+    find_in_pages,
+    find_wide_characters,
+    share_pages,
+)
 from keras_llm.tokenizers.word_table import BLOCK_BYTES
 
 # Letters that contractions are made of have codes of their own.
@@ -115,10 +119,7 @@ def _word_starts(codes_P: tf.Tensor) -> tf.Tensor:
 def _with_wide_codes(codes_P: tf.Tensor, bytes_P: tf.Tensor) -> tf.Tensor:
     """Corrects the codes of letters, numbers and spaces beyond ASCII."""
     wide = find_wide_characters(bytes_P)
-    page_C = tf.gather(_PAGE_START, tf.bitwise.right_shift(wide.code_point_C, 8))
-    code_C = tf.gather(
-        _CHARACTER_CODES, page_C + tf.bitwise.bitwise_and(wide.code_point_C, 255)
-    )
+    code_C = find_in_pages(_CHARACTER_CODES, _PAGE_START, wide.code_point_C)
     code_C4 = tf.gather(_CODES_OF_BYTES, tf.cast(code_C, tf.int32))
     offset = tf.range(4)
     cell = tf.where((offset < wide.length_C[:, tf.newaxis]) & (code_C4 != _OTHER))
@@ -150,16 +151,14 @@ def _byte_codes() -> np.ndarray:
     return codes
 
 
-def _character_pages() -> tuple[np.ndarray, np.ndarray]:
-    """Returns codes of wide characters in pages of 256, and where each page is."""
+def _character_codes() -> np.ndarray:
+    """Returns the code of every wide character by its code point."""
     to_code = np.zeros(4, np.uint8)
     to_code[unicode_classes.OTHER] = _OTHER
     to_code[unicode_classes.LETTER] = _LETTER
     to_code[unicode_classes.NUMBER] = _NUMBER
     to_code[unicode_classes.SPACE] = _WIDE_SPACE
-    codes = to_code[unicode_classes.character_classes()].reshape(-1, 256)
-    pages, page_of = np.unique(codes, axis=0, return_inverse=True)
-    return pages.reshape(-1), (page_of.reshape(-1) * 256).astype(np.int32)
+    return to_code[unicode_classes.character_classes()]
 
 
 def _codes_of_bytes() -> np.ndarray:
@@ -195,6 +194,6 @@ def _events() -> np.ndarray:
 
 
 _BYTE_CODES = _byte_codes()
-_CHARACTER_CODES, _PAGE_START = _character_pages()
+_CHARACTER_CODES, _PAGE_START = share_pages(_character_codes())
 _CODES_OF_BYTES = _codes_of_bytes()
 _EVENTS = _events()

@@ -29,9 +29,9 @@ def train_byte_bpe(
     Raises:
         ValueError: `vocab_size` is below 257, or the texts are all empty.
 
-    >>> tokenizer = train_byte_bpe(["ho ho ho", "hoy hoy"], vocab_size=260)
+    >>> tokenizer = train_byte_bpe(["ho ho ho", "hoy hoy hoy"], vocab_size=260)
     >>> tokenizer.merges
-    [(b'h', b'o'), (b' ', b'ho'), (b'ho', b'y')]
+    [(b'h', b'o'), (b' ', b'ho'), (b' ho', b'y')]
     """
     if not vocab_size >= SMALLEST_VOCABULARY:
         raise ValueError(

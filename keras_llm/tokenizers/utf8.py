@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+_PAGE = 256  # Characters in a page of a table by code point.
+
 
 def repair_utf8(strings: Any) -> tf.Tensor:
     r"""Replaces every ill-formed part of each string by U+FFFD.
@@ -66,6 +68,32 @@ def find_wide_characters(bytes_P: tf.Tensor) -> WideCharacters:
         length_C=tf.gather(_LENGTH, first_C),
         code_point_C=tf.reduce_sum(payload_C4 * tf.gather(_WEIGHT, first_C), axis=1),
     )
+
+
+def share_pages(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compresses a table by code point, since most pages of 256 are alike.
+
+    Args:
+        values: [0x110000].
+
+    Returns:
+        The different pages, one behind another, and where each page starts, int32.
+
+    >>> pages, start = share_pages(np.arange(0x110000) < 100)
+    >>> len(pages), start[:3]
+    (512, array([  0, 256, 256], dtype=int32))
+    """
+    first: dict[bytes, int] = {}
+    pages = values.reshape(-1, _PAGE)
+    page_of = [first.setdefault(page.tobytes(), len(first)) for page in pages]
+    shared = np.concatenate([np.frombuffer(page, values.dtype) for page in first])
+    return shared, np.array(page_of, np.int32) * _PAGE
+
+
+def find_in_pages(pages, page_start, code_point_C: tf.Tensor) -> tf.Tensor:
+    """Looks code points up in what `share_pages` returned."""
+    start_C = tf.gather(page_start, tf.bitwise.right_shift(code_point_C, 8))
+    return tf.gather(pages, start_C + tf.bitwise.bitwise_and(code_point_C, _PAGE - 1))
 
 
 def _positions(mask_P: tf.Tensor) -> tf.Tensor:

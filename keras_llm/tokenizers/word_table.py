@@ -63,9 +63,7 @@ def _keys(blocks, start_W, length_W) -> tf.Tensor:
         tf.bitwise.left_shift(three[1:], tf.constant(1, tf.uint64)),
         tf.constant(63, tf.uint64) - bits_W,
     )
-    aligned = tf.bitwise.bitwise_or(
-        tf.bitwise.right_shift(three[:2], bits_W), carried
-    )
+    aligned = tf.bitwise.bitwise_or(tf.bitwise.right_shift(three[:2], bits_W), carried)
     length = tf.minimum(length_W, _LONGEST + 1)
     inside = tf.bitwise.bitwise_and(
         tf.bitcast(aligned, tf.int64), tf.gather(_MASKS, length, axis=1)

@@ -1,0 +1,66 @@
+"""The first command of the README, with few steps."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def start(folder: pathlib.Path, *arguments: str) -> subprocess.Popen:
+    """Starts the quickstart in a folder that looks like the repository."""
+    for name in ("scripts", "keras_llm", "testdata"):
+        (folder / name).symlink_to(ROOT / name)
+    return subprocess.Popen(
+        ["bash", "scripts/quickstart.sh", f"--python={sys.executable}", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_it_trains_exports_serves_and_ends(tmp_path):
+    process = start(tmp_path, "--steps=4", '--prompt=It\'s a "whale"')
+    shown, _ = process.communicate()
+    assert process.returncode == 0, shown
+    stages = [f"[{number}/5] " for number in range(1, 6)]
+    assert [shown.count(stage) for stage in stages] == [1] * 5
+    assert re.search(r"[\d.]+ nats per token, [\d.]+ bits per byte", shown)
+    assert '\nIt\'s a "whale"' in shown, "the prompt and its continuation"
+    line = re.search(r"\$ curl --data (.*) http://127\.0\.0\.1:(\d+)/", shown)
+    said = subprocess.run(["bash", "-c", f"printf %s {line[1]}"], capture_output=True)
+    assert said.stdout == b'{"instances": ["It\'s a \\"whale\\""]}'
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(line[2]))) != 0, "still served"
+    assert not processes_of(process.pid)
+
+
+def test_ended_while_training_it_leaves_no_process(tmp_path):
+    process = start(tmp_path, "--steps=100000")
+    while not any("train.py" in line for line in processes_of(process.pid)):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert process.returncode != 0
+    assert not processes_of(process.pid)
+
+
+def processes_of(session: int) -> list[str]:
+    """Returns the command lines of a session's processes."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append((folder / "cmdline").read_text())
+        except OSError:  # It ended while being looked at.
+            continue
+    return found

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
-import tensorflow as tf
 
 from keras_llm.core import (
     CorruptFolderError,
@@ -181,10 +180,11 @@ def _check_fit(file, arrays: Mapping[str, Any], path: pathlib.Path) -> None:
             )
 
 
-def _numpy(value: Any) -> np.ndarray:
-    if isinstance(value, tf.Variable):
-        return np.ascontiguousarray(value.numpy())
-    return np.ascontiguousarray(keras.ops.convert_to_numpy(value))
+def _numpy(variable: Any) -> np.ndarray:
+    if isinstance(variable, keras.Variable):
+        variable = variable.value
+    # Not `ascontiguousarray`, which turns a scalar into a vector.
+    return np.asarray(variable.numpy(), order="C")
 
 
 def _remove(path: pathlib.Path) -> None:

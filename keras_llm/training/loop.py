@@ -244,9 +244,9 @@ class _Run:
             bad_steps=self.state.bad_steps + int((~result.accepted).sum()),
         )
         self.progress.update(result, seconds)
-        self._check_finite(first, result)
         self.last_loss = float(result.loss[-1])
         self._log_steps(first, result)
+        self._check_finite(result)
 
     def _steps_until_something_happens(self) -> int:
         """Returns how many steps to take before Python is needed again."""
@@ -259,21 +259,20 @@ class _Run:
             return 1
         return max(1, min(count, int(_SECONDS_PER_CALL / self.seconds_per_step)))
 
-    def _check_finite(self, first: int, result: StepResult) -> None:
+    def _check_finite(self, result: StepResult) -> None:
         """Raises NonFiniteError once too many steps in a row were refused."""
-        limit = self.config.max_bad_steps
-        if int(self.step.bad_in_a_row.numpy()) < limit:
+        bad, limit = int(self.step.bad_in_a_row.numpy()), self.config.max_bad_steps
+        if bad < limit:
             return
-        refused = np.flatnonzero(~result.accepted)
-        step = first + int(refused[0]) + 1
-        batch = (step - 1) * self.config.accumulation
+        first = self.state.step - bad + 1
+        batch = (first - 1) * self.config.accumulation
         raise NonFiniteError(
-            f"Loss or gradient was NaN or infinite in {limit} steps in a row; the "
-            f"weights stand as before them. Step {step}, micro-batch {batch}: loss "
-            f"{result.loss[refused[0]]}, gradient norm "
-            f"{result.gradient_norm[refused[0]]}, learning rate "
-            f"{result.learning_rate[refused[0]]:.3g}. Lower the learning rate, or "
-            "look at that batch: TrainingBatches.batch(number)."
+            f"Loss or gradient was NaN or infinite in {limit} steps in a row, from "
+            f"step {first} (micro-batch {batch}) on; the weights stand as before it. "
+            f"At the last of them: loss {result.loss[-1]}, gradient norm "
+            f"{result.gradient_norm[-1]}, learning rate "
+            f"{result.learning_rate[-1]:.3g}. Lower the learning rate, or look at "
+            "that batch: TrainingBatches.batch(number)."
         )
 
     def _log_steps(self, first: int, result: StepResult) -> None:

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_llm.ops import losses
+
+N, D, V = 12, 5, 11
+
+
+def reference(logits, targets, smoothing):
+    """Cross-entropy against the smoothed distribution, in float64."""
+    logits = np.float64(logits)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    wanted = np.full(logits.shape, smoothing / logits.shape[-1])
+    wanted[np.arange(len(targets)), targets] += 1 - smoothing
+    return -(wanted * log_probs).sum(-1)
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(0)
+    return {
+        "hidden": rng.normal(size=(N, D)).astype("float32"),
+        "table": rng.normal(size=(V, D)).astype("float32"),
+        "targets": rng.integers(0, V, N).astype("int32"),
+        "weights": rng.uniform(0, 2, N).astype("float32") * (np.arange(N) % 3 > 0),
+    }
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_token_losses_equal_the_distribution_form(inputs, smoothing):
+    logits = inputs["hidden"] @ inputs["table"].T
+    found = losses.token_losses(logits, inputs["targets"], smoothing)
+    np.testing.assert_allclose(
+        found, reference(logits, inputs["targets"], smoothing), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("chunk", [3, 12, None])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_head_loss_equals_the_plain_one_in_value_and_gradients(
+    inputs, smoothing, tied, chunk, compiled
+):
+    hidden = tf.constant(inputs["hidden"])
+    kernel = tf.constant(inputs["table"] if tied else inputs["table"].T)
+    weights = tf.constant(inputs["weights"])
+    fuse = (lambda f: tf.function(f, jit_compile=True)) if compiled else None
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((hidden, kernel))
+        logits = hidden @ (tf.transpose(kernel) if tied else kernel)
+        each = losses.token_losses(logits, inputs["targets"], smoothing)
+        plain = 3.0 * tf.reduce_sum(weights * each)
+        chunked = 3.0 * losses.head_loss(
+            hidden, kernel, inputs["targets"], weights, tied, smoothing, chunk, fuse
+        )
+    np.testing.assert_allclose(chunked, plain, rtol=1e-5)
+    for wanted, found in zip(
+        tape.gradient(plain, (hidden, kernel)),
+        tape.gradient(chunked, (hidden, kernel)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_no_op_holds_the_logits_of_the_whole_batch(inputs):
+    def loss(hidden, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch((hidden, kernel))
+            value = losses.head_loss(
+                hidden, kernel, inputs["targets"], inputs["weights"], chunk=3
+            )
+        return tape.gradient(value, (hidden, kernel))
+
+    graph = (
+        tf.function(loss)
+        .get_concrete_function(tf.TensorSpec((N, D)), tf.TensorSpec((V, D)))
+        .graph
+    )
+    sizes = [
+        out.shape.num_elements() or 0
+        for op in graph.get_operations()
+        for out in op.outputs
+    ]
+    assert max(sizes) < N * V
+
+
+def test_bfloat16_follows_float32_within_its_precision(inputs):
+    found = losses.head_loss(
+        tf.cast(inputs["hidden"], "bfloat16"),
+        inputs["table"],
+        inputs["targets"],
+        inputs["weights"],
+    )
+    exact = losses.head_loss(
+        inputs["hidden"], inputs["table"], inputs["targets"], inputs["weights"]
+    )
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, exact, rtol=0.02)
+
+
+def test_huge_logits_stay_finite():
+    logits = np.array([[1e4, -1e4, 0.0]], "float32")
+    assert float(losses.token_losses(logits, [0])[0]) == 0.0
+    assert float(losses.token_losses(logits, [1])[0]) == pytest.approx(2e4)
+
+
+@pytest.mark.parametrize("tokens, vocab", [(1_024, 50_257), (7 * 13, 10**6), (8, 5)])
+def test_chunks_divide_the_tokens_and_bound_the_logits(tokens, vocab):
+    chunk = losses.chunk_tokens(tokens, vocab)
+    assert tokens % chunk == 0
+    assert chunk == 1 or chunk * vocab <= 2**24
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.0, float("nan")])
+def test_label_smoothing_outside_its_range_is_refused(inputs, bad):
+    with pytest.raises(ValueError, match="label_smoothing"):
+        losses.token_losses(inputs["hidden"], inputs["targets"], bad)

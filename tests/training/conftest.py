@@ -1,0 +1,54 @@
+"""Two replicas on one machine, set before TensorFlow starts its devices."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+from keras_llm import data, models
+from keras_llm.training import Experiment, TokenizerConfig, TrainConfig
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+TEXT = "the quick brown fox jumps over the lazy dog; " * 60
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+    """Returns the paths of a training and a validation text."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "train.txt").write_text(TEXT)
+    (folder / "valid.txt").write_text(TEXT[:500])
+    return folder / "train.txt", folder / "valid.txt"
+
+
+@pytest.fixture
+def experiment():
+    """Returns a small experiment whose fields tests replace."""
+    return Experiment(
+        model=models.GPT2Config(
+            width=8, num_layers=1, num_heads=2, max_positions=16, dropout=0.1
+        ),
+        tokenizer=TokenizerConfig(kind="character"),
+        data=data.DataConfig(context=11, batch_size=6),
+        train=TrainConfig(
+            steps=12,
+            learning_rate=3e-3,
+            warmup_steps=2,
+            jit="off",
+            log_every=1,
+            eval_every=6,
+            save_every=4,
+        ),
+    )
+
+
+def small_model(vocab_size=13, seed=0, dropout=0.0, dtype=None, **sizes):
+    """Returns a tiny GPT-2 with the same weights for the same seed."""
+    keras.utils.set_random_seed(seed)
+    sizes = {"width": 6, "num_layers": 1, "num_heads": 2, "max_positions": 7, **sizes}
+    return models.build(
+        models.GPT2Config(vocab_size=vocab_size, dropout=dropout, **sizes), dtype
+    )

@@ -1,0 +1,258 @@
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_llm import data, models, tokenizers, training
+from keras_llm.core import read_json
+from keras_llm.training import Experiment, TrainConfig
+
+
+def train(experiment, texts, run_dir, **options):
+    options = {"progress": False, **options}
+    return training.train(experiment, *texts, run_dir, **options)
+
+
+def with_train(experiment, **changes):
+    return experiment.replace(train=experiment.train.replace(**changes))
+
+
+def losses(run_dir):
+    lines = training.read_metrics(run_dir / "metrics.jsonl")
+    return {e["step"]: e["loss"] for e in lines if "loss" in e}
+
+
+def weights(folder):
+    return models.load(folder).get_weights()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, texts):
+    """Returns a run that went to its end, and its summary."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    return run_dir, train(base_experiment(), texts, run_dir, progress=True)
+
+
+def base_experiment(**changes):
+    train_config = TrainConfig(
+        **{
+            "steps": 12,
+            "learning_rate": 3e-3,
+            "warmup_steps": 2,
+            "jit": "off",
+            "log_every": 1,
+            "eval_every": 6,
+            "save_every": 4,
+            **changes,
+        }
+    )
+    return Experiment(
+        model=models.GPT2Config(
+            width=8, num_layers=1, num_heads=2, max_positions=16, dropout=0.1
+        ),
+        tokenizer=training.TokenizerConfig(kind="character"),
+        data=data.DataConfig(context=11, batch_size=6),
+        train=train_config,
+    )
+
+
+def test_a_run_leaves_all_that_is_promised(finished):
+    run_dir, summary = finished
+    assert summary.step == 12 and summary.stopped_by == "steps"
+    assert summary.utilisation > 0 and summary.parameters > 0
+    names = {path.name for path in run_dir.iterdir()}
+    assert names == {
+        "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "events",
+        "loss.png", "best", "last",
+    }  # fmt: skip
+    assert (run_dir / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run_dir / "events").glob("events.*"))
+
+
+def test_metrics_are_one_object_a_line(finished):
+    run_dir, summary = finished
+    text = (run_dir / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):
+        assert all(math.isfinite(line[name]) for line in steps)
+    evaluations = [line for line in lines if "valid_loss" in line]
+    assert [line["step"] for line in evaluations] == [6, 12]
+    last = evaluations[-1]
+    assert last["valid_loss"] == summary.validation.nats_per_token
+    # A character is a byte here.
+    assert last["valid_bits_per_byte"] == pytest.approx(
+        last["valid_loss"] / math.log(2) * summary.validation.num_tokens
+        / summary.validation.num_bytes
+    )  # fmt: skip
+
+
+def test_the_model_folder_holds_what_was_evaluated(finished, texts):
+    run_dir, summary = finished
+    model = models.load(run_dir / "last")
+    tokenizer = models.load_tokenizer(run_dir / "last")
+    batches = data.validation_batches(
+        texts[1], tokenizer, base_experiment().data.replace(batch_size=1)
+    )
+    total = 0.0
+    for batch in batches:
+        logits = np.float64(model(batch["token_ids"]))
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        picked = np.take_along_axis(log_probs, batch["targets"][..., None], -1)
+        total -= (picked[..., 0] * batch["weights"]).sum()
+    assert summary.validation.nats_per_token == pytest.approx(
+        total / batches.num_tokens, rel=1e-5
+    )
+
+
+def test_config_and_tokenizer_are_those_of_the_run(finished):
+    run_dir, _ = finished
+    written = Experiment.from_dict(read_json(run_dir / "config.json"))
+    tokenizer = tokenizers.load(run_dir / "tokenizer")
+    assert written.model.vocab_size == tokenizer.vocab_size
+    assert written.model.separator_id == tokenizer.special_ids["end"]
+    assert written.train == base_experiment().train
+
+
+def test_an_existing_run_is_refused_without_resume(finished, texts):
+    run_dir, _ = finished
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(base_experiment(), texts, run_dir)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished, texts):
+    run_dir, summary = finished
+    before = weights(run_dir / "last")
+    again = train(base_experiment(), texts, run_dir, resume=True)
+    assert again.step == 12 and again.best_loss == summary.best_loss
+    for a, b in zip(before, weights(run_dir / "last"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [({"learning_rate": 1e-3}, "train.learning_rate"), ({"beta2": 0.9}, "train.beta2")],
+)
+def test_resuming_as_another_run_is_refused(finished, texts, changes, named):
+    with pytest.raises(ValueError, match=named):
+        train(base_experiment(**changes), texts, finished[0], resume=True)
+
+
+def test_resumed_midway_equals_a_run_in_one_go(finished, texts, tmp_path):
+    """A constant schedule does not stretch with `steps`, so the two runs agree."""
+    constant = {"schedule": "constant", "ema_decay": 0.8}
+    whole = tmp_path / "whole"
+    train(base_experiment(**constant), texts, whole)
+    parts = tmp_path / "parts"
+    train(base_experiment(**constant, steps=5), texts, parts)
+    keras.utils.set_random_seed(99)  # Nothing may hang on the global state.
+    train(base_experiment(**constant), texts, parts, resume=True)
+    assert losses(whole) == losses(parts)
+    for folder in ("best", "last"):
+        pairs = zip(weights(whole / folder), weights(parts / folder), strict=True)
+        assert all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def test_averaged_weights_are_evaluated_and_saved(texts, tmp_path):
+    train(base_experiment(ema_decay=0.99), texts, tmp_path / "ema")
+    train(base_experiment(), texts, tmp_path / "plain")
+    assert losses(tmp_path / "ema") == losses(tmp_path / "plain")
+    differ = zip(
+        weights(tmp_path / "ema" / "last"), weights(tmp_path / "plain" / "last"),
+        strict=True,
+    )  # fmt: skip
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in differ)
+
+
+def test_patience_stops_early_and_best_is_kept(texts, tmp_path):
+    # A rate this high drives the loss up soon.
+    experiment = base_experiment(
+        steps=40, learning_rate=3.0, warmup_steps=0, clip_norm=None, eval_every=2,
+        patience=2, schedule="constant",
+    )  # fmt: skip
+    summary = train(experiment, texts, tmp_path / "run")
+    assert summary.stopped_by == "patience"
+    assert summary.step == summary.best_step + 4 < 40
+    again = train(experiment, texts, tmp_path / "run", resume=True)
+    assert again.step == summary.step
+
+
+def test_nan_stops_after_the_limit_and_names_step_and_batch(texts, tmp_path):
+    experiment = base_experiment(
+        steps=30, learning_rate=1e30, warmup_steps=0, clip_norm=None, max_bad_steps=3,
+        accumulation=2,
+    )  # fmt: skip
+    with pytest.raises(training.NonFiniteError, match=r"3 steps.*step 2 \(micro-batch 2\)"):
+        train(experiment, texts, tmp_path / "run")
+    skipped = [
+        e for e in training.read_metrics(tmp_path / "run" / "metrics.jsonl")
+        if e.get("skipped")
+    ]  # fmt: skip
+    assert len(skipped) == 3 and all(e["loss"] is None for e in skipped)
+
+
+@pytest.mark.parametrize("which", ["text", "vocabulary", "rows"])
+def test_what_cannot_be_used_leaves_nothing_behind(texts, tmp_path, which):
+    experiment, run_dir = base_experiment(), tmp_path / "run"
+    (tmp_path / "empty.txt").write_text("")
+    if which == "text":
+        texts = (tmp_path / "empty.txt", texts[1])
+    elif which == "vocabulary":
+        experiment = experiment.replace(model=experiment.model.replace(vocab_size=3))
+    strategy = None
+    if which == "rows":
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        experiment = experiment.replace(data=experiment.data.replace(batch_size=5))
+    with pytest.raises(ValueError):
+        train(experiment, texts, run_dir, strategy=strategy)
+    assert not run_dir.exists()
+
+
+def test_two_replicas_train_as_one(finished, texts, tmp_path):
+    experiment = base_experiment()
+    experiment = experiment.replace(model=experiment.model.replace(dropout=0.0))
+    train(experiment, texts, tmp_path / "one")
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    summary = train(experiment, texts, tmp_path / "two", strategy=strategy)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    np.testing.assert_allclose(list(one.values()), list(two.values()), atol=1e-5)
+    single = training.read_metrics(tmp_path / "one" / "metrics.jsonl")[-1]
+    assert summary.validation.nats_per_token == pytest.approx(
+        single["valid_loss"], abs=1e-5
+    )
+    # A checkpoint of two replicas goes on with one.
+    more = experiment.replace(train=experiment.train.replace(steps=14))
+    assert train(more, texts, tmp_path / "two", resume=True).step == 14
+
+
+def test_carried_state_is_resumed_too(texts, tmp_path):
+    experiment = Experiment(
+        model=models.LSTMLMConfig(embedding_width=5, units=7, num_layers=1),
+        tokenizer=training.TokenizerConfig(kind="character"),
+        data=data.DataConfig(
+            context=11, batch_size=6, sampling="streams", shuffle=False
+        ),
+        train=base_experiment(schedule="constant").train.replace(carry_state=True),
+    )
+    train(experiment, texts, tmp_path / "whole")
+    train(with_train(experiment, steps=5), texts, tmp_path / "parts")
+    train(experiment, texts, tmp_path / "parts", resume=True)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    fresh = with_train(experiment, carry_state=False)
+    train(fresh, texts, tmp_path / "fresh")
+    assert losses(tmp_path / "fresh")[1] == losses(tmp_path / "whole")[1]
+    assert losses(tmp_path / "fresh")[5] != losses(tmp_path / "whole")[5]
+
+
+def test_a_transformer_has_no_state_to_carry(texts, tmp_path):
+    experiment = base_experiment(carry_state=False)
+    experiment = experiment.replace(
+        data=experiment.data.replace(sampling="streams", shuffle=False),
+        train=experiment.train.replace(carry_state=True),
+    )
+    with pytest.raises(ValueError, match="recurrent"):
+        train(experiment, texts, tmp_path / "run")

@@ -1,0 +1,172 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_llm.ops import losses
+from keras_llm.training import AdamW, TrainConfig, TrainStep
+from keras_llm.training.objective import training_loss
+from keras_llm.training.replicas import Spreader
+from tests.training.conftest import small_model
+
+V, T = 13, 7
+
+
+def batches(rng, steps, micro_batches, rows):
+    """Returns S x K x R x T batches with a different number of real tokens each."""
+    shape = (steps, micro_batches, rows, T)
+    lengths = rng.integers(1, T + 1, shape[:-1])
+    return {
+        "token_ids": rng.integers(0, V, shape).astype("int32"),
+        "targets": rng.integers(0, V, shape).astype("int32"),
+        "weights": (np.arange(T) < lengths[..., None]).astype("float32"),
+    }
+
+
+def run(batch, strategy=None, jit="off", model_seed=0, dropout=0.0, **options):
+    """Trains a small model on S steps and returns results and weights."""
+    strategy = strategy or tf.distribute.get_strategy()
+    steps, micro_batches, rows, _ = batch["weights"].shape
+    options = {"steps": 100, "learning_rate": 0.01, "clip_norm": 0.3, **options}
+    config = TrainConfig(accumulation=micro_batches, **options)
+    with strategy.scope():
+        model = small_model(V, model_seed, dropout)
+        optimizer = AdamW(model.trainable_variables, config)
+    step = TrainStep(strategy, model, optimizer, config, training_loss(model), jit)
+    spread = Spreader(strategy, rows)
+    results = step.run(tf.constant(0, tf.int64), spread(batch, axis=2))
+    weights = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
+    return [np.asarray(value) for value in results], weights, step
+
+
+def mirrored():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def assert_same(one, other, tolerance=1e-5):
+    for a, b in zip(one[0] + one[1], other[0] + other[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_norm_and_clipping_equal_float64_numpy():
+    rng = np.random.default_rng(0)
+    batch = batches(rng, 1, 1, 5)
+    # Frequent repeats: an embedding's gradient then comes with rows to be added.
+    batch["token_ids"] %= 3
+    model = small_model(V, dtype="float64")
+    model.set_weights(small_model(V).get_weights())
+    start = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
+    one = {name: value[0, 0] for name, value in batch.items()}
+    with tf.GradientTape() as tape:
+        each = losses.token_losses(model(one["token_ids"]), one["targets"])
+        loss = tf.reduce_sum(each * one["weights"]) / one["weights"].sum()
+    gradients = tape.gradient(loss, [w.value for w in model.trainable_variables])
+    gradients = [np.array(tf.convert_to_tensor(g)) for g in gradients]
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    clip = 0.25 * norm
+    # With epsilon far above the gradients, AdamW's first step is rate / epsilon * g.
+    (losses_S, norm_S, *_), weights, _ = run(
+        batch,
+        clip_norm=clip,
+        epsilon=1e4,
+        weight_decay=0.0,
+        learning_rate=1e4,
+        schedule="constant",
+    )
+    assert losses_S[0] == pytest.approx(float(loss), rel=1e-5)
+    assert norm_S[0] == pytest.approx(norm, rel=1e-5)
+    for before, gradient, after in zip(start, gradients, weights, strict=True):
+        wanted = before - gradient * clip / norm
+        np.testing.assert_allclose(after, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", ["off", "full"])
+def test_accumulation_equals_one_large_batch(jit):
+    split = batches(np.random.default_rng(1), 3, 4, 2)
+    whole = {n: v.reshape(3, 1, 8, T) for n, v in split.items()}
+    assert_same(run(split, jit=jit), run(whole))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_two_replicas_equal_one(micro_batches):
+    batch = batches(np.random.default_rng(2), 6, micro_batches, 4)
+    options = {"ema_decay": 0.9, "label_smoothing": 0.1}
+    one = run(batch, **options)
+    two = run(batch, mirrored(), **options)
+    assert_same(one, two)
+    averages = zip(
+        one[2].optimizer.slots["average"],
+        two[2].optimizer.slots["average"],
+        strict=True,
+    )
+    for a, b in averages:
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("jit", ["parts", "full"])
+def test_compiled_replicas_equal_plain_ones(jit):
+    batch = batches(np.random.default_rng(3), 2, 1, 4)
+    assert_same(run(batch), run(batch, mirrored(), jit=jit))
+
+
+@pytest.mark.parametrize("jit", ["parts", "full"])
+def test_compiled_steps_equal_plain_ones(jit):
+    batch = batches(np.random.default_rng(4), 4, 1, 3)
+    assert_same(run(batch), run(batch, jit=jit))
+
+
+def test_several_steps_a_call_equal_single_calls():
+    batch = batches(np.random.default_rng(5), 4, 1, 3)
+    together = run(batch, dropout=0.3)
+    config = TrainConfig(steps=100, learning_rate=0.01, clip_norm=0.3)
+    model = small_model(V, 0, 0.3)
+    optimizer = AdamW(model.trainable_variables, config)
+    step = TrainStep(
+        tf.distribute.get_strategy(), model, optimizer, config, training_loss(model)
+    )
+    singly = []
+    for i in range(4):
+        one = {n: tf.constant(v[i : i + 1]) for n, v in batch.items()}
+        singly.append(float(step.run(tf.constant(i, tf.int64), one).loss[0]))
+    np.testing.assert_array_equal(np.float32(singly), together[0][0])
+
+
+def test_replicas_drop_different_places():
+    rng = np.random.default_rng(6)
+    batch = batches(rng, 1, 1, 1)
+    twice = {n: np.repeat(v, 2, axis=2) for n, v in batch.items()}
+    one = run(batch, dropout=0.5)
+    two = run(twice, mirrored(), dropout=0.5)
+    # Same rows, same dropout would give the very same mean gradient.
+    assert abs(one[0][1][0] - two[0][1][0]) > 1e-4
+
+
+def test_bad_steps_change_nothing_and_are_counted():
+    rng = np.random.default_rng(7)
+    batch = batches(rng, 3, 1, 2)
+    batch["weights"][1, 0, 0, 0] = np.nan
+    skipped = run(batch, clip_norm=None, schedule="constant")
+    kept = {n: v[[0, 2]] for n, v in batch.items()}
+    without = run(kept, clip_norm=None, schedule="constant")
+    assert skipped[0][4].tolist() == [True, False, True]
+    for a, b in zip(skipped[1], without[1], strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert int(skipped[2].optimizer.updates) == 2
+    assert int(skipped[2].bad_in_a_row) == 0
+
+
+def test_nothing_is_accepted_after_too_many_bad_steps():
+    batch = batches(np.random.default_rng(8), 5, 1, 2)
+    batch["weights"][1:3] = np.inf
+    results, _, step = run(batch, max_bad_steps=2)
+    assert results[4].tolist() == [True, False, False, False, False]
+    assert int(step.bad_in_a_row) >= 2
+
+
+def test_a_step_without_real_tokens_is_harmless():
+    batch = batches(np.random.default_rng(9), 1, 1, 2)
+    batch["weights"][:] = 0
+    results, weights, _ = run(batch, weight_decay=0.0)
+    assert results[0][0] == 0 and results[4][0]
+    for weight in weights:
+        assert np.isfinite(weight).all()

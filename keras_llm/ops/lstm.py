@@ -69,16 +69,22 @@ def run(
     Returns:
         h [T, B, U] after each step, and the last h and c.
     """
-    inputs = {"xz": xz_TBG, "mask": mask_TB1, "keep": keep_TB1}
-    given = {name: value for name, value in inputs.items() if value is not None}
+    extras = [e for e in (mask_TB1, keep_TB1) if e is not None]
+    gates = xz_TBG.shape[-1]
+    # One sequence and not three: on TensorFlow `scan` asks several for a length
+    # that is known when the graph is traced.
+    packed = [xz_TBG] + [ops.cast(extra, xz_TBG.dtype) for extra in extras]
+    packed = ops.concatenate(packed, axis=-1) if extras else xz_TBG
 
     def body(state, now):
-        h, c = step_input(*state, now.get("keep"))
-        new = advance(now["xz"], h, c, recurrent_kernel, norms, dropout_BU)
-        state = step_output(now.get("mask"), new, (h, c))
+        rest = [now[:, gates + i : gates + i + 1] for i in range(len(extras))]
+        mask = rest.pop(0) if mask_TB1 is not None else None
+        h, c = step_input(*state, rest.pop(0) if rest else None)
+        new = advance(now[:, :gates], h, c, recurrent_kernel, norms, dropout_BU)
+        state = step_output(mask, new, (h, c))
         return state, state
 
-    (h, c), (h_TBU, _) = ops.scan(body, tuple(state), given)
+    (h, c), (h_TBU, _) = ops.scan(body, tuple(state), packed)
     return h_TBU, h, c
 
 

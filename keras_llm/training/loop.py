@@ -188,6 +188,8 @@ class _Run:
         self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
 
     def _restore(self) -> RunState:
+        if self.is_chief:
+            self.checkpoints.remove_leftovers()
         newest = self.checkpoints.newest_whole()
         if newest is None:
             return RunState()

@@ -186,7 +186,9 @@ def test_nan_stops_after_the_limit_and_names_step_and_batch(texts, tmp_path):
         steps=30, learning_rate=1e30, warmup_steps=0, clip_norm=None, max_bad_steps=3,
         accumulation=2,
     )  # fmt: skip
-    with pytest.raises(training.NonFiniteError, match=r"3 steps.*step 2 \(micro-batch 2\)"):
+    with pytest.raises(
+        training.NonFiniteError, match=r"3 steps.*step 2 \(micro-batch 2\)"
+    ):
         train(experiment, texts, tmp_path / "run")
     skipped = [
         e for e in training.read_metrics(tmp_path / "run" / "metrics.jsonl")

@@ -1,0 +1,95 @@
+import dataclasses
+
+import pytest
+
+from keras_llm import core, data, models, training
+from keras_llm.training import Experiment, TokenizerConfig, TrainConfig
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"steps": 0}, "steps"),
+        ({"learning_rate": NAN}, "learning_rate"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"clip_norm": 0.0}, "clip_norm"),
+        ({"beta2": 1.0}, "beta2"),
+        ({"ema_decay": NAN}, "ema_decay"),
+        ({"weight_decay": NAN}, "weight_decay"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"schedule": "cosin"}, "schedule"),
+        ({"jit": "on"}, "jit"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"dtype": "mixed_float16"}, "loss scaling"),
+        ({"steps": 10, "warmup_steps": 11}, "warmup_steps"),
+        ({"schedule": "warmup_stable_decay"}, "decay_steps"),
+        ({"decay_steps": 5}, "decay_steps"),
+        ({"patience": 0}, "patience"),
+    ],
+)
+def test_bad_values_are_refused_by_name(changes, named):
+    with pytest.raises(ValueError, match=named):
+        TrainConfig(**changes)
+
+
+def experiment(**changes):
+    return Experiment(
+        model=models.LlamaConfig(width=8, num_layers=1, num_heads=2, max_positions=64),
+        data=data.DataConfig(context=64),
+        **changes,
+    )
+
+
+def test_survives_json():
+    before = experiment(train=TrainConfig(ema_decay=0.9, patience=3))
+    after = Experiment.from_dict(before.to_dict())
+    assert after == before and type(after.model) is models.LlamaConfig
+
+
+def test_an_unknown_architecture_is_refused():
+    values = experiment().to_dict()
+    values["model"]["architecture"] = "os.system"
+    with pytest.raises(ValueError, match="architecture"):
+        Experiment.from_dict(values)
+
+
+def test_any_field_can_be_overridden():
+    changed = core.override(
+        experiment(),
+        {"model.width": "16", "train.clip_norm": "none", "tokenizer.kind": "byte"},
+    )
+    assert changed.model.width == 16 and changed.train.clip_norm is None
+    assert changed.tokenizer == TokenizerConfig(kind="byte")
+
+
+@pytest.mark.parametrize("field", ["train.stepps", "modle.width", "train.steps.x"])
+def test_an_unknown_field_is_refused(field):
+    with pytest.raises(ValueError, match="steps|model"):
+        core.override(experiment(), {field: "1"})
+
+
+def test_differing_fields_are_dotted():
+    other = experiment(train=TrainConfig(steps=7))
+    found = experiment().differing_fields(other)
+    assert found == {"train.steps": (1_000, 7)}
+
+
+def test_a_context_beyond_the_positions_is_refused():
+    with pytest.raises(ValueError, match=r"data\.context=65.*max_positions=64"):
+        Experiment(model=experiment().model, data=data.DataConfig(context=65))
+
+
+def test_carried_state_needs_streams():
+    with pytest.raises(ValueError, match="streams"):
+        experiment(train=TrainConfig(carry_state=True))
+
+
+@pytest.mark.parametrize("name", ["tinyshakespeare", "quickstart", "gpt2_small"])
+def test_shipped_configs_load_and_build(name):
+    config = training.load_config(f"keras_llm/configs/{name}.py")
+    assert Experiment.from_dict(config.to_dict()) == config
+    assert all(
+        field.type is not None for field in dataclasses.fields(type(config.model))
+    )

@@ -1,0 +1,41 @@
+"""Keras' own `compile` and `fit` keep working on one device."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_llm import models, training
+from tests.training.conftest import small_model
+
+V, T = 13, 7
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_fit_learns_to_copy(jit):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, V, (64, T)).astype("int32")
+    model = small_model(V, width=16)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(0.03),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=["accuracy"],
+        jit_compile=jit,
+    )
+    history = model.fit(ids, ids, batch_size=16, epochs=12, verbose=0).history
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    assert history["accuracy"][-1] > 0.9
+
+
+def test_fit_trains_what_the_loop_saved(tmp_path, experiment, texts):
+    summary = training.train(experiment, *texts, tmp_path / "run", progress=False)
+    model = models.load(tmp_path / "run" / "last")
+    tokenizer = models.load_tokenizer(tmp_path / "run" / "last")
+    ids = tokenizer.encode(texts[0].read_text()[:500]).numpy()[:490].reshape(-1, 10)
+    model.compile(
+        optimizer="adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    before = model.evaluate(ids[:, :-1], ids[:, 1:], verbose=0)
+    assert before == pytest.approx(summary.validation.nats_per_token, abs=0.5)
+    model.fit(ids[:, :-1], ids[:, 1:], epochs=3, verbose=0)
+    assert model.evaluate(ids[:, :-1], ids[:, 1:], verbose=0) < before

@@ -55,17 +55,29 @@ trap stop_server EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# One HTTP request; a fresh machine may have no curl. Prints the answer's text.
+# Prints the body of a request: one row, every decoding parameter an input.
+request_body() {
+  "$python" - "$1" <<'PYTHON'
+import json, sys
+
+row = {"prompt": sys.argv[1], "stop": [""], "max_new_tokens": 80, "seed": 3,
+       "temperature": 0.7, "top_k": 0, "top_p": 0.9, "min_p": 0, "repetition_penalty": 1}
+print(json.dumps({"signature_name": "generate", "instances": [row]}))
+PYTHON
+}
+
+# Asks over HTTP, without curl, which a fresh machine may lack: with a body for a
+# continuation, which it prints; without one whether the model is available.
 request() {
   "$python" - "$@" <<'PYTHON'
 import json, sys, urllib.request
 
-url, *prompt = sys.argv[1:]
-body = json.dumps({"instances": prompt}).encode() if prompt else None
-with urllib.request.urlopen(url, body, timeout=120) as response:
+url, *body = sys.argv[1:]
+data = body[0].encode() if body else None
+with urllib.request.urlopen(url, data, timeout=120) as response:
     answer = json.load(response)
-if prompt:
-    print(prompt[0] + answer["predictions"][0])
+if body:
+    print(json.loads(body[0])["instances"][0]["prompt"] + answer["predictions"][0]["text"])
 elif answer["model_version_status"][0]["state"] != "AVAILABLE":
     sys.exit(1)
 PYTHON
@@ -114,11 +126,11 @@ wait_for_server "$log"
 echo "  $address"
 
 stage 5 "Ask for a continuation of \"$prompt\""
-request "$address/v1/models/whale:predict" "$prompt"
-body=$("$python" -c \
-  'import json, shlex, sys; print(shlex.quote(json.dumps({"instances": sys.argv[1:]})))' \
-  "$prompt")
-printf '\n  $ curl --data %s %s\n' "$body" "$address/v1/models/whale:predict"
+body=$(request_body "$prompt")
+request "$address/v1/models/whale:predict" "$body"
+# In single quotes for the shell: a quote inside ends them, comes escaped, begins anew.
+printf "\n  $ curl --data '%s' %s\n" "${body//\'/\'\\\'\'}" \
+  "$address/v1/models/whale:predict"
 
 if $keep_serving; then
   printf '\nServing until Ctrl-C.\n'

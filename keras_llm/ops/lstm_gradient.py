@@ -13,8 +13,11 @@ from keras_llm.ops.lstm import Norms, cell, standardize, step_input, step_output
 
 # Elements of the gates [B, G] that one turn of a loop covers at most: more steps a
 # turn save bookkeeping, until the gates no longer stay in a core's cache.
-_TURN_ELEMENTS = 2**17
-_MAX_STEPS_A_TURN = 16
+_TURN_ELEMENTS = 2**18
+_MAX_STEPS_A_TURN = 8
+# Steps that `scan` may have in hand at one time: TensorFlow then prepares the next
+# turns' factors on another core, JAX unrolls that far.
+_STEPS_IN_HAND = 16
 
 
 def project(x_TBD, kernel, bias):
@@ -139,11 +142,21 @@ class _Turns:
 
         def turn(state, index):
             new, lists = body(state[:size], index)
-            return (*new, *state[size:]), (*new, *(ops.stack(x, 0) for x in lists))
+            return (*new, *state[size:]), (*new, *map(_stacked, lists))
 
-        indices = ops.arange(self.count, dtype="int32")
-        carry, stacked = ops.scan(turn, (*carry, *fillers), indices, reverse=reverse)
+        carry, stacked = ops.scan(
+            turn,
+            (*carry, *fillers),
+            ops.arange(self.count, dtype="int32"),
+            reverse=reverse,
+            unroll=max(1, _STEPS_IN_HAND // self.steps),
+        )
         return carry[:size], stacked[size:]
+
+
+def _stacked(steps):
+    """Returns [steps, B, width]; a single step needs no copy."""
+    return steps[0][None] if len(steps) == 1 else ops.stack(steps, 0)
 
 
 def _steps_a_turn(length, batch, gates):

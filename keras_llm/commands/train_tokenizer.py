@@ -54,8 +54,8 @@ def main(argv: list[str]) -> None:
     print(f"{tokenizer.kind}: {tokenizer.vocab_size:,} tokens, in {_OUT.value}")
     if tokenizer.vocab_size < (_VOCAB_SIZE.value or 0):
         print(
-            f"{_VOCAB_SIZE.value:,} were asked for, but no further pair of tokens occurs "
-            "twice. A longer text would give more."
+            f"{_VOCAB_SIZE.value:,} were asked for, but no further pair of tokens "
+            "occurs twice. A longer text would give more."
         )
 
 

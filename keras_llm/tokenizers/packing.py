@@ -44,7 +44,7 @@ class Packing(tf.Module):
         self.num_slots = max(self.num_slots, int(shift.max()) + self._column_mask + 1)
         self.slots = shift[bucket] + column
         with tf.init_scope(), tf.device("CPU:0"):
-            self._shift = tf.constant(shift, tf.int64)
+            self._shift = tf.constant(shift, tf.int32)
 
     def _choose_multipliers(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draws hash multipliers until no two keys agree in bucket and column."""
@@ -52,12 +52,12 @@ class Packing(tf.Module):
         # A product carries upwards only: fold what is high into what is low first.
         folded = keys ^ (keys >> _FOLD)
         for _ in range(_ATTEMPTS):
-            multipliers = rng.integers(-(2**63), 2**63 - 1, keys.shape[1]) | 1
-            hashed = (folded * multipliers).sum(axis=1, dtype=np.int64)
+            multipliers = rng.integers(-(2**63), 2**63 - 1, (keys.shape[1], 1)) | 1
+            hashed = (folded * multipliers.T).sum(axis=1, dtype=np.int64)
             bucket = (hashed >> _BUCKET_BITS) & self._bucket_mask
             column = (hashed >> _COLUMN_BITS) & self._column_mask
             if len(np.unique(bucket << 32 | column)) == len(keys):
-                self._multipliers = multipliers[:, np.newaxis]
+                self._multipliers = multipliers
                 return bucket, column
         raise ValueError(
             f"No hash tells the {len(keys)} entries apart. Does one of them repeat?"
@@ -69,7 +69,7 @@ class Packing(tf.Module):
         hashed = tf.reduce_sum(folded * self._multipliers, axis=0)
         bucket = _bits(hashed, _BUCKET_BITS, self._bucket_mask)
         column = _bits(hashed, _COLUMN_BITS, self._column_mask)
-        return tf.gather(self._shift, bucket) + column
+        return tf.cast(tf.gather(self._shift, bucket), tf.int64) + column
 
 
 def _bits(values: tf.Tensor, lowest: int, mask: int) -> tf.Tensor:
@@ -94,7 +94,7 @@ def displace(
     >>> len(set((shift[bucket] + column).tolist()))
     3
     """
-    num_shifts = 2 * len(bucket) + 16
+    num_shifts = len(bucket) + len(bucket) // 4 + 16
     while True:
         shift = _try_displace(bucket, column, num_buckets, num_shifts)
         if shift is not None:

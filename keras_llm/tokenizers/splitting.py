@@ -26,8 +26,9 @@ import tensorflow as tf
 
 from keras_llm.tokenizers import unicode_classes
 from keras_llm.tokenizers.utf8 import (
+    LEAD_BYTES,
+    decode_wide_characters,
     find_in_pages,
-    find_wide_characters,
     share_pages,
 )
 from keras_llm.tokenizers.word_table import BLOCK_BYTES
@@ -49,14 +50,16 @@ from keras_llm.tokenizers.word_table import BLOCK_BYTES
     _WIDE_SPACE,  # First byte of wider white space, ...
     _LAST_WIDE_SPACE,  # ... the same with no space behind it, ...
     _WIDE_SPACE_REST,  # ... and the bytes that follow it.
-) = range(15)
-_IS_WORD = np.isin(np.arange(16), range(_NUMBER, _LETTER + 1))
+    _LEAD,  # What may be the first byte of a wider character; else like _OTHER.
+) = range(16)
+_IS_WORD = np.isin(np.arange(16), [*range(_NUMBER, _LETTER + 1), _LEAD])
 _IS_SPACE = np.isin(
     np.arange(16),
     [_BLANK, _SPACE, _WIDE_SPACE, _LAST_WIDE_SPACE, _WIDE_SPACE_REST],
 )
-# What starts at a byte.
+# What starts at a byte; the last two are also the contraction's length.
 _NOTHING, _WORD, _SHORT_CONTRACTION, _LONG_CONTRACTION = range(4)
+_HIGH_BITS = np.frombuffer(b"\x80" * BLOCK_BYTES, np.int64)[0]
 
 
 class Words(NamedTuple):
@@ -86,7 +89,7 @@ def split_words(strings_B: tf.Tensor) -> Words:
         tf.fill(tf.shape(separator_B), tf.constant(_EDGE, tf.uint8)),
     )
     codes_P = tf.cond(
-        tf.reduce_max(bytes_P) >= 0x80,
+        tf.reduce_any(tf.bitwise.bitwise_and(blocks, _HIGH_BITS) != 0),
         lambda: _with_wide_codes(codes_P, bytes_P),
         lambda: codes_P,
     )
@@ -109,16 +112,22 @@ def _word_starts(codes_P: tf.Tensor) -> tf.Tensor:
     pair = padded[:-1] * 16 + padded[1:]
     window_P = tf.cast(pair[:-2], tf.int32) * 256 + tf.cast(pair[2:], tf.int32)
     event_P = tf.gather(_EVENTS, window_P)
-    short = tf.pad(event_P == _SHORT_CONTRACTION, [[3, 0]])
-    long = tf.pad(event_P == _LONG_CONTRACTION, [[3, 0]])
-    inside_contraction = (short | long)[2:-1]
-    behind_contraction = short[1:-2] | long[:-3]
-    return ((event_P != _NOTHING) & ~inside_contraction) | behind_contraction
+    # Contractions are few: what they change is written one by one.
+    contraction = tf.where(event_P >= _SHORT_CONTRACTION)
+    length = tf.cast(tf.gather(event_P, contraction), tf.int64)
+    return tf.tensor_scatter_nd_update(
+        event_P != _NOTHING,
+        tf.concat([contraction + 1, contraction + length], axis=0),
+        tf.concat([tf.zeros_like(length, tf.bool), tf.ones_like(length, tf.bool)], 0)[
+            :, 0
+        ],
+    )
 
 
 def _with_wide_codes(codes_P: tf.Tensor, bytes_P: tf.Tensor) -> tf.Tensor:
     """Corrects the codes of letters, numbers and spaces beyond ASCII."""
-    wide = find_wide_characters(bytes_P)
+    lead = tf.cast(tf.where(codes_P == _LEAD)[:, 0], tf.int32)
+    wide = decode_wide_characters(bytes_P, lead)
     code_C = find_in_pages(_CHARACTER_CODES, _PAGE_START, wide.code_point_C)
     code_C4 = tf.gather(_CODES_OF_BYTES, tf.cast(code_C, tf.int32))
     offset = tf.range(4)
@@ -141,6 +150,7 @@ def _with_wide_codes(codes_P: tf.Tensor, bytes_P: tf.Tensor) -> tf.Tensor:
 def _byte_codes() -> np.ndarray:
     """Returns the code of every byte taken alone, uint8 [256]."""
     codes = np.full(256, _OTHER, np.uint8)
+    codes[LEAD_BYTES] = _LEAD
     classes = unicode_classes.character_classes()[:128]
     codes[:128][classes == unicode_classes.LETTER] = _LETTER
     codes[:128][classes == unicode_classes.NUMBER] = _NUMBER
@@ -172,7 +182,7 @@ def _events() -> np.ndarray:
     """Returns what starts at a byte, by (code before, code, next, next but one)."""
     before, here, after, second = np.indices((16,) * 4)
     group = np.arange(16)
-    group[[_APOSTROPHE]] = _OTHER
+    group[[_APOSTROPHE, _LEAD]] = _OTHER
     group[[_SDMT, _R, _V, _L, _E]] = _LETTER
     changes = group[before] != group[here]
     starts = np.where(

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+# First bytes of characters of two bytes and more.
+LEAD_BYTES = range(0xC2, 0xF5)
 _PAGE = 256  # Characters in a page of a table by code point.
 
 
@@ -40,31 +42,31 @@ class WideCharacters(NamedTuple):
     code_point_C: tf.Tensor  # int32.
 
 
-def find_wide_characters(bytes_P: tf.Tensor) -> WideCharacters:
-    """Decodes every character beyond ASCII; ill-formed bytes are passed over.
+def decode_wide_characters(bytes_P: tf.Tensor, lead_L: tf.Tensor) -> WideCharacters:
+    """Decodes the characters beyond ASCII; ill-formed ones are passed over.
 
     Args:
-        bytes_P: uint8 [P], UTF-8 text.
+        bytes_P: uint8, UTF-8 text.
+        lead_L: int32, where bytes stand that are among `LEAD_BYTES`.
     """
-    lead_C = _positions((bytes_P >= 0xC2) & (bytes_P <= 0xF4))
     # Four bytes from each lead; the text's own last bytes get NULs behind them.
-    window_C4 = tf.cast(
-        tf.gather(tf.pad(bytes_P, [[0, 3]]), lead_C[:, tf.newaxis] + tf.range(4)),
+    window_L4 = tf.cast(
+        tf.gather(tf.pad(bytes_P, [[0, 3]]), lead_L[:, tf.newaxis] + tf.range(4)),
         tf.int32,
     )
-    first_C = window_C4[:, 0]
-    well_formed_C = tf.reduce_all(
-        (window_C4 >= tf.gather(_LOWEST, first_C))
-        & (window_C4 <= tf.gather(_HIGHEST, first_C)),
+    first_L = window_L4[:, 0]
+    well_formed_L = tf.reduce_all(
+        (window_L4 >= tf.gather(_LOWEST, first_L))
+        & (window_L4 <= tf.gather(_HIGHEST, first_L)),
         axis=1,
     )
-    kept = tf.where(well_formed_C)[:, 0]
-    first_C = tf.gather(first_C, kept)
+    kept = tf.where(well_formed_L)[:, 0]
+    first_C = tf.gather(first_L, kept)
     payload_C4 = tf.bitwise.bitwise_and(
-        tf.gather(window_C4, kept), tf.gather(_PAYLOAD, first_C)
+        tf.gather(window_L4, kept), tf.gather(_PAYLOAD, first_C)
     )
     return WideCharacters(
-        start_C=tf.gather(lead_C, kept),
+        start_C=tf.gather(lead_L, kept),
         length_C=tf.gather(_LENGTH, first_C),
         code_point_C=tf.reduce_sum(payload_C4 * tf.gather(_WEIGHT, first_C), axis=1),
     )
@@ -96,10 +98,6 @@ def find_in_pages(pages, page_start, code_point_C: tf.Tensor) -> tf.Tensor:
     return tf.gather(pages, start_C + tf.bitwise.bitwise_and(code_point_C, _PAGE - 1))
 
 
-def _positions(mask_P: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.where(mask_P)[:, 0], tf.int32)
-
-
 def _lead_byte_tables() -> tuple[np.ndarray, ...]:
     """Returns, by lead byte: length, bounds, payload bits and weights of 4 bytes."""
     length = np.zeros(256, np.int32)
@@ -107,7 +105,7 @@ def _lead_byte_tables() -> tuple[np.ndarray, ...]:
     highest = np.full((256, 4), 255, np.int32)
     payload = np.zeros((256, 4), np.int32)
     weight = np.zeros((256, 4), np.int32)
-    for lead in range(0xC2, 0xF5):
+    for lead in LEAD_BYTES:
         size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
         length[lead] = size
         lowest[lead, 1:size], highest[lead, 1:size] = 0x80, 0xBF

@@ -33,7 +33,7 @@ class WordTable(tf.Module):
         slot_keys[:, self._packing.slots] = keys.T
         slot_ids[self._packing.slots] = [ids[word] for word in words]
         with tf.init_scope(), tf.device("CPU:0"):
-            self._keys = tf.constant(slot_keys)
+            self._keys = tf.constant(slot_keys.reshape(-1))  # Gathers fastest flat.
             self._ids = tf.constant(slot_ids)
 
     def find(
@@ -49,7 +49,9 @@ class WordTable(tf.Module):
         """
         keys = _keys(tf.bitcast(blocks, tf.uint64), start_W, length_W)
         slots = self._packing.find(keys)
-        found = tf.reduce_all(tf.gather(self._keys, slots, axis=1) == keys, axis=0)
+        both = slots + np.array([[0], [self._packing.num_slots]])
+        equal = tf.gather(self._keys, both) == keys
+        found = equal[0] & equal[1]
         return tf.where(found, tf.gather(self._ids, slots), -1)
 
 
@@ -65,9 +67,8 @@ def _keys(blocks, start_W, length_W) -> tf.Tensor:
     )
     aligned = tf.bitwise.bitwise_or(tf.bitwise.right_shift(three[:2], bits_W), carried)
     length = tf.minimum(length_W, _LONGEST + 1)
-    inside = tf.bitwise.bitwise_and(
-        tf.bitcast(aligned, tf.int64), tf.gather(_MASKS, length, axis=1)
-    )
+    mask = tf.gather(_MASKS, length + np.array([[0], [_LONGEST + 2]], np.int32))
+    inside = tf.bitwise.bitwise_and(tf.bitcast(aligned, tf.int64), mask)
     ends = tf.bitwise.left_shift(
         tf.cast(length, tf.int64), tf.constant(_LENGTH_SHIFT, tf.int64)
     )
@@ -75,10 +76,10 @@ def _keys(blocks, start_W, length_W) -> tf.Tensor:
 
 
 def _masks() -> np.ndarray:
-    """Returns the bits that words of 0 to 16 bytes fill in two blocks."""
+    """Returns the bits that words of 0 to 16 bytes fill in block 0, then block 1."""
     rows = [b"\xff" * min(n, _LONGEST) for n in range(_LONGEST + 2)]
     padded = b"".join(row.ljust(2 * BLOCK_BYTES, b"\0") for row in rows)
-    return np.frombuffer(padded, "<i8").reshape(-1, 2).T
+    return np.frombuffer(padded, "<i8").reshape(-1, 2).T.reshape(-1)
 
 
 _MASKS = _masks()

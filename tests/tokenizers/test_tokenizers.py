@@ -39,10 +39,9 @@ def test_eager_and_mapped_agree(tokenizer):
     texts = tf.constant([POEM.strip().encode(), b"", b"the  whale's\0 tale", *INVALID])
     ids = [found.to_list() for found in eager_and_mapped(tokenizer.encode, texts)]
     assert ids[0] == ids[1]
-    ragged, decode = tf.ragged.constant(ids[0], dtype=tf.int32), tokenizer.decode
-    both = [
-        text.numpy().tolist() for text in eager_and_mapped(tokenizer.decode, ragged)
-    ]
+    ragged = tf.ragged.constant(ids[0], dtype=tf.int32)
+    decoded = eager_and_mapped(tokenizer.decode, ragged)
+    both = [texts.numpy().tolist() for texts in decoded]
     assert both[0] == both[1]
     assert both[0][:2] == [POEM.strip().encode(), b""]
 

@@ -1,5 +1,6 @@
 """Times byte-level BPE in the graph beside the `tokenizers` library."""
 
+import functools
 import pathlib
 import random
 import statistics
@@ -131,7 +132,10 @@ def _growth(case, make, encode, size) -> dict[str, Any]:
     import tensorflow as tf
 
     texts = [tf.constant(make(size)), tf.constant(make(2 * size))]
-    best = [min(_seconds(lambda t=t: encode(t)) for _ in range(2)) for t in texts]
+    best = [
+        min(_seconds(functools.partial(encode, text)) for _ in range(2))
+        for text in texts
+    ]
     return {
         "case": case,
         "bytes": 2 * size,

@@ -15,17 +15,18 @@ the left, which is the same question one unit further. So, walking outwards from
 pair, the first boundary with left(...) >= r says "safe" and the first pair with a
 rank below r says "wait"; in the same way to the right. (At the nearest boundary on
 the left even left(...) = r is no answer: the same pair may form there and, standing
-further left, goes first.) After `_REACH` boundaries
-without an answer the pair waits too, unless it has the lowest rank of all, so every
-round makes progress. A run of equal pairs (aaaa) merges every other pair, counted
-from the run's left end.
+further left, goes first.) A walk ends where no token is long enough to reach. The
+nearest `_REACH` boundaries are looked at for all candidates at once; what is open then
+is rare. In a run of equal pairs (aaaa) every other pair is merged, counted from the
+left, as soon as both ends of the run are safe.
 
 The result is exactly BPE's as long as a merge only uses tokens that earlier merges
 make, which holds for every list in training order and is checked. The number of
 rounds is about the depth of the deepest token's merge tree, whatever the length of
 the word: 4 to 25 with GPT-2's vocabulary, where rank by rank it was up to 5,600.
 
-U units (tokens so far, with separators), C candidates (pairs that have a rank).
+U units (tokens so far, with separators), C candidates (pairs that have a rank and no
+neighbour of a lower one), X open sides of candidates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ import tensorflow as tf
 
 from keras_llm.tokenizers.pair_table import NO_RANK, PairTable
 
-_REACH = 3  # Boundaries looked at on each side. 2 takes more rounds, 4 hardly fewer.
+_REACH = 3  # 2 leaves more sides open, 4 hardly fewer.
 _SIDES = np.concatenate(
     [-np.arange(1, _REACH + 1), np.arange(1, _REACH + 1)], dtype=np.int32
 )[:, np.newaxis]
@@ -65,6 +66,7 @@ class MergeRules(tf.Module):
         limits = np.full((self._table.num_slots, 2), NO_RANK, np.int32)
         limits[self._table.slots] = ranks[:, 1:]
         merged = np.array([merge[2] for merge in merges] or [0])
+        self._longest = _longest_token(merges)
         with tf.init_scope(), tf.device("CPU:0"):
             self._limits = tf.constant(limits.reshape(-1))  # Left and right, by slot.
             self._merged = tf.constant(merged, tf.int32)
@@ -122,27 +124,73 @@ class MergeRules(tf.Module):
         closed = limit >= own_C + _LEFT_WINS_TIES
         answer = tf.cast(closed, tf.int32) - tf.cast(near < own_C, tf.int32)
         score = tf.reduce_sum(tf.reshape(answer * _WEIGHTS, [2, _REACH, -1]), axis=1)
-        safe = (score > 0) | (own_C == tf.reduce_min(own_C))
-        left_C, right_C = safe[0], safe[1]
-        repeats_C = near[0] == own_C
+        lowest_C = own_C == tf.reduce_min(own_C)
+        repeats = tf.stack([near[0], near[_REACH]]) == own_C  # [2, C]
+        safe = self._look_further(
+            (slots, ranks, pairs_C, own_C),
+            tf.where((score == 0) & ~repeats & ~lowest_C),
+            (score > 0) | lowest_C,
+        )
         return tf.cond(
-            tf.reduce_any(repeats_C),
-            lambda: right_C & _alternate(pairs_C, left_C, repeats_C),
-            lambda: right_C & left_C,
+            tf.reduce_any(repeats[0]),
+            lambda: _alternate(pairs_C, safe, repeats),
+            lambda: safe[0] & safe[1],
         )
 
+    def _look_further(self, pairs, cells_X2, safe):
+        """Walks on from the open sides of pairs; returns which sides are safe.
 
-def _alternate(pairs_C, left_C, repeats_C):
-    """Picks every other pair of each run of equal pairs, if its left end is safe."""
-    # A run whose left end is no candidate, having a lower neighbour, is not safe.
-    headless_C = repeats_C & (pairs_C - 1 != tf.roll(pairs_C, 1, 0))
-    starts_C = ~repeats_C | headless_C
-    first_of_run = _where(starts_C)
+        Args:
+            pairs: Slots [U - 1], ranks [U - 1], candidates [C] and their ranks [C].
+            cells_X2: The open sides: (0 for left or 1 for right, candidate).
+            safe: bool [2, C], what is known already.
+        """
+        slots, ranks, pairs_C, own_C = pairs
+
+        def step(distance, cells_X2, safe):
+            side = tf.cast(cells_X2[:, 0], tf.int32)
+            at = tf.gather(pairs_C, cells_X2[:, 1]) + (2 * side - 1) * distance
+            own = tf.gather(own_C, cells_X2[:, 1])
+            limit = tf.gather(self._limits, 2 * tf.gather(slots, at) + side)
+            closed = limit >= own
+            safe = _mark(safe, tf.boolean_mask(cells_X2, closed))
+            still_open = ~closed & (tf.gather(ranks, at) >= own)
+            return distance + 1, tf.boolean_mask(cells_X2, still_open), safe
+
+        _, cells_X2, safe = tf.while_loop(
+            lambda distance, cells_X2, _: (
+                (tf.size(cells_X2) > 0) & (distance < self._longest)
+            ),
+            step,
+            (_REACH + 1, cells_X2, safe),
+            shape_invariants=(
+                tf.TensorShape([]),
+                tf.TensorShape([None, 2]),
+                tf.TensorShape([2, None]),
+            ),
+        )
+        # No token is long enough to reach from there.
+        return _mark(safe, cells_X2)
+
+
+def _mark(safe: tf.Tensor, cells_X2: tf.Tensor) -> tf.Tensor:
+    count = tf.shape(cells_X2)[:1]
+    return tf.tensor_scatter_nd_update(safe, cells_X2, tf.fill(count, True))
+
+
+def _alternate(pairs_C, safe, repeats):
+    """Picks every other pair of each run of equal pairs, if both its ends are safe."""
+    # An end that is no candidate has a lower neighbour: the run is not safe.
+    headless_C = repeats[0] & (pairs_C - 1 != tf.roll(pairs_C, 1, 0))
+    tailless_C = repeats[1] & (pairs_C + 1 != tf.roll(pairs_C, -1, 0))
+    starts_C = ~repeats[0] | headless_C
     run_C = tf.cumsum(tf.cast(starts_C, tf.int32)) - 1
-    first_C = tf.gather(first_of_run, run_C)
-    distance_C = pairs_C - tf.gather(pairs_C, first_C)
-    even_C = tf.bitwise.bitwise_and(distance_C, 1) == 0
-    return tf.gather(left_C & ~headless_C, first_C) & even_C
+    first_C = tf.gather(_where(starts_C), run_C)
+    last_C = tf.gather(_where(~repeats[1] | tailless_C), run_C)
+    even_C = tf.bitwise.bitwise_and(pairs_C - tf.gather(pairs_C, first_C), 1) == 0
+    left_C = tf.gather(safe[0] & ~headless_C, first_C)
+    right_C = tf.gather(safe[1] & ~tailless_C, last_C)
+    return left_C & right_C & even_C
 
 
 def _where(mask: tf.Tensor) -> tf.Tensor:
@@ -166,6 +214,14 @@ def _check_order(merges: Sequence[tuple[int, int, int]]) -> None:
                     f"tokens that earlier merges make. Received: merge {rank} uses "
                     f"token {part}, which merge {last_made[part]} makes."
                 )
+
+
+def _longest_token(merges: Sequence[tuple[int, int, int]]) -> int:
+    """Returns the length of the longest token in bytes."""
+    length: dict[int, int] = {}
+    for first, second, merged in merges:
+        length[merged] = length.get(first, 1) + length.get(second, 1)
+    return max(length.values(), default=1)
 
 
 def _ranks_of_pairs(

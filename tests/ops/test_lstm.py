@@ -10,13 +10,17 @@ from keras_llm.ops import lstm, lstm_gradient
 B, D, U = 3, 5, 7
 EVERYTHING = ("dropout", "mask", "keep", "norms")
 CASES = [(), *((name,) for name in EVERYTHING), EVERYTHING[:3], EVERYTHING]
-# With 3 steps a turn of the loop: two turns, one turn, seven short turns, one step.
-LENGTHS = (6, 3, 7, 1)
+# With 2 steps a turn of the loop: two turns, one turn, three short turns, one step.
+LENGTHS = (4, 2, 3, 1)
+SEQUENCES = [
+    *((LENGTHS[0], given) for given in CASES),
+    *((length, EVERYTHING) for length in LENGTHS[1:]),
+]
 
 
 @pytest.fixture(autouse=True)
 def short_turns(monkeypatch):
-    monkeypatch.setattr(lstm_gradient, "_MAX_STEPS_A_TURN", 3)
+    monkeypatch.setattr(lstm_gradient, "_MAX_STEPS_A_TURN", 2)
 
 
 def problem(length, given, seed=0):
@@ -110,8 +114,7 @@ def weighted_sum(outputs, seed=1):
     return sum(ops.sum(out * w) for out, w in zip(outputs, weights, strict=True))
 
 
-@pytest.mark.parametrize("given", CASES, ids="+".join)
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("length", "given"), SEQUENCES, ids=str)
 @pytest.mark.parametrize("run", [lstm.run, lstm_gradient.run_trainable])
 def test_outputs_are_those_of_a_plain_loop(run, length, given):
     v = problem(length, given)
@@ -140,25 +143,20 @@ def check_gradients(length, given, compiled):
         np.testing.assert_allclose(a, b, atol=2e-5 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("given", CASES, ids="+".join)
-def test_gradients_are_those_of_a_plain_loop(given):
-    check_gradients(6, given, compiled=False)
-
-
-@pytest.mark.parametrize("length", LENGTHS[1:])
-def test_gradients_at_every_length(length):
-    check_gradients(length, EVERYTHING, compiled=False)
+@pytest.mark.parametrize(("length", "given"), SEQUENCES, ids=str)
+def test_gradients_are_those_of_a_plain_loop(length, given):
+    check_gradients(length, given, compiled=False)
 
 
 @pytest.mark.parametrize("given", [(), EVERYTHING], ids="+".join)
 def test_gradients_compiled(given):
-    check_gradients(6, given, compiled=True)
+    check_gradients(LENGTHS[0], given, compiled=True)
 
 
 def test_turns_fit_the_sequence_and_the_cache():
     steps = lstm_gradient._steps_a_turn
-    assert [steps(length, 2, 8) for length in (1, 3, 6, 7, 9)] == [1, 3, 3, 1, 3]
-    assert steps(6, 64, 2**14) == 1  # A single step's gates fill the cache.
+    assert [steps(length, 2, 8) for length in (1, 2, 3, 4, 9)] == [1, 2, 1, 2, 1]
+    assert steps(6, 64, 2**16) == 1  # A single step's gates fill the cache.
     assert steps(0, 2, 8) == steps(None, 2, 8) == 1
 
 

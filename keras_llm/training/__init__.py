@@ -9,7 +9,7 @@ from keras_llm.training.loop import NonFiniteError, Summary, train
 from keras_llm.training.metrics import read_metrics
 from keras_llm.training.optimizer import AdamW, Update
 from keras_llm.training.schedule import learning_rate
-from keras_llm.training.setup import train_tokenizer
+from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
 from keras_llm.training.validation import Validation, Validator
 
@@ -31,6 +31,7 @@ __all__ = [
     "Validator",
     "learning_rate",
     "load_config",
+    "make_step",
     "measure_peak_flops",
     "read_metrics",
     "train",

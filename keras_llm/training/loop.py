@@ -15,13 +15,11 @@ from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.config import Experiment
 from keras_llm.training.interruption import Interruption
 from keras_llm.training.metrics import MetricsLog, plot_losses
-from keras_llm.training.objective import CarriedState, training_loss
-from keras_llm.training.optimizer import AdamW
 from keras_llm.training.progress import Progress
 from keras_llm.training.replicas import Spreader, check_strategy, workers
 from keras_llm.training.run_folder import RunFolder
-from keras_llm.training.setup import Inputs, choose_jit, prepare_inputs
-from keras_llm.training.step import StepResult, TrainStep, fuse
+from keras_llm.training.setup import Inputs, make_step, prepare_inputs
+from keras_llm.training.step import StepResult
 from keras_llm.training.validation import Validation, Validator
 
 _SECONDS_PER_CALL = 0.25  # Between returns to Python, where steps are short.
@@ -160,31 +158,14 @@ class _Run:
         keras.utils.set_random_seed(config.seed)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        jit = choose_jit(config)
-        carried = None
         with strategy.scope():
             self.model = models.build(experiment.model, dtype=config.dtype)
-            self.optimizer = AdamW(self.model.trainable_variables, config)
-            if config.carry_state:
-                carried = CarriedState(self.model, experiment.data.batch_size)
-        summed_loss = training_loss(
-            self.model,
-            config.label_smoothing,
-            fuse if jit == "parts" else None,
-            carried,
-        )
-        self.step = TrainStep(
-            strategy, self.model, self.optimizer, config, summed_loss, jit
-        )
+        rows = experiment.data.batch_size
+        self.step = make_step(self.model, config, strategy, rows)
+        self.optimizer = self.step.optimizer
         self.validator = Validator(strategy, self.model, self.inputs.validation)
         self.spread = Spreader(strategy, experiment.data.batch_size)
-        further = (
-            {f"carried/{n}": v for n, v in carried.variables.items()}
-            if (carried)
-            else {}
-        )
-        further["loop/bad_in_a_row"] = self.step.bad_in_a_row
-        self.arrays = named_arrays(self.model, self.optimizer, further)
+        self.arrays = named_arrays(self.model, self.optimizer, self.step.state)
         self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
 
     def _restore(self) -> RunState:

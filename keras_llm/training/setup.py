@@ -3,12 +3,16 @@
 import dataclasses
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_llm import data, tokenizers
 from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training.objective import CarriedState, training_loss
+from keras_llm.training.optimizer import AdamW
 from keras_llm.training.replicas import Spreader, workers
 from keras_llm.training.run_folder import RunFolder
+from keras_llm.training.step import TrainStep, fuse
 
 # A validation batch may be larger than a training batch: nothing is kept of it.
 _VALIDATION_TOKENS = 8_192
@@ -111,6 +115,45 @@ def fill_in(experiment: Experiment, tokenizer: Any) -> Experiment:
         separator = tokenizer.special_ids["end"]
     model = model.replace(vocab_size=size, separator_id=separator)
     return experiment.replace(model=model)
+
+
+def make_step(
+    model: keras.Model,
+    config: TrainConfig,
+    strategy: tf.distribute.Strategy | None = None,
+    rows: int | None = None,
+) -> TrainStep:
+    """Returns the train step of a model, with its optimizer.
+
+    Args:
+        model: Made in the strategy's scope.
+        config: How to train.
+        strategy: None for the current one.
+        rows: Rows of a micro-batch; needed for `carry_state` alone.
+
+    Raises:
+        ValueError: `carry_state` with a model that has none, or several replicas.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    jit = choose_jit(config)
+    carried = None
+    with strategy.scope():
+        optimizer = AdamW(model.trainable_variables, config)
+        if config.carry_state:
+            if rows is None or strategy.num_replicas_in_sync > 1:
+                raise ValueError(
+                    "`carry_state` keeps the state of a fixed number of rows on one "
+                    f"device. Received: rows={rows}, "
+                    f"{strategy.num_replicas_in_sync} replicas. Train on one device, "
+                    "or set carry_state=False."
+                )
+            carried = CarriedState(model, rows)
+    fused = fuse if jit == "parts" else None
+    summed_loss = training_loss(model, config.label_smoothing, fused, carried)
+    step = TrainStep(strategy, model, optimizer, config, summed_loss, jit)
+    if carried is not None:
+        step.state.update({f"carried/{n}": v for n, v in carried.variables.items()})
+    return step
 
 
 def choose_jit(config: TrainConfig) -> str:

@@ -58,6 +58,7 @@ class TrainStep:
             of `token_ids`, `targets` and `weights`, each [S, K, R, T] (per replica
             where there are several), to a `StepResult` of tensors [S].
         bad_in_a_row: int32 variable, steps without an update since the last one.
+        state: What a checkpoint must hold beside model and optimizer, by name.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TrainStep:
         with strategy.scope():
             self.bad_in_a_row = tf.Variable(0, dtype=tf.int32, trainable=False)
             self.sums = self._accumulators() if config.accumulation > 1 else []
+        self.state = {"loop/bad_in_a_row": self.bad_in_a_row}
         self._compile(jit)
 
     def _compile(self, jit: str) -> None:

@@ -1,0 +1,80 @@
+"""Times training steps beside the machine's own peak."""
+
+import statistics
+import time
+from typing import Any
+
+
+def benchmark_train(
+    dtypes: tuple[str, ...] = ("float32", "mixed_bfloat16"),
+    rows: int = 4,
+    context: int = 256,
+    repeats: int = 5,
+    jit: str = "auto",
+    config: Any = None,
+) -> list[dict[str, Any]]:
+    """Times whole optimizer steps on random tokens.
+
+    A step is the forward and backward pass, clipping and AdamW; two steps are not
+    counted.
+
+    Args:
+        dtypes: Which arithmetic, as in `TrainConfig.dtype`.
+        rows: Rows of the batch.
+        context: Tokens of a row.
+        repeats: Steps, of which the median is taken.
+        jit: As in `TrainConfig.jit`.
+        config: A model config; None for the shape of GPT-2 small.
+
+    Returns:
+        One dict per dtype: `name`, `tokens_per_second`, `milliseconds_per_step`,
+        `peak_gigaflops` (a square product, measured just before) and `utilisation`,
+        the share of it that the model's own operations reach.
+    """
+    from keras_llm import models, training
+
+    if config is None:
+        config = models.GPT2Config(vocab_size=50_257)
+    figures = []
+    for dtype in dtypes:
+        peak = training.measure_peak_flops(dtype)
+        train_config = training.TrainConfig(dtype=dtype, jit=jit)
+        seconds = _median_seconds(config, train_config, rows, context, repeats)
+        rate = rows * context / seconds
+        flops = rate * models.flops_per_token(config, context)
+        figures.append(
+            {
+                "name": f"train {dtype} {rows}x{context}",
+                "tokens_per_second": rate,
+                "milliseconds_per_step": 1e3 * seconds,
+                "peak_gigaflops": peak / 1e9,
+                "utilisation": flops / peak,
+            }
+        )
+    return figures
+
+
+def _median_seconds(config, train_config, rows: int, context: int, repeats: int):
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_llm import models, training
+
+    keras.utils.set_random_seed(0)
+    model = models.build(config, train_config.dtype)
+    step = training.make_step(model, train_config)
+    ids = np.random.randint(0, config.vocab_size, (1, 1, rows, context + 1), "int32")
+    batch = {
+        "token_ids": tf.constant(ids[..., :-1]),
+        "targets": tf.constant(ids[..., 1:]),
+        "weights": tf.ones((1, 1, rows, context)),
+    }
+    seconds = []
+    for i in range(repeats + 2):
+        start = time.perf_counter()
+        loss = step.run(tf.constant(i, tf.int64), batch).loss.numpy()
+        seconds.append(time.perf_counter() - start)
+        if not np.isfinite(loss).all():
+            raise RuntimeError(f"The loss of step {i} is {loss}: nothing was trained.")
+    return statistics.median(seconds[2:])

@@ -81,6 +81,10 @@ def decode(decoder, token_ids, lengths, request: Request, room, capacity) -> Sta
 
 def begin(decoder, token_ids, lengths, request: Request, room, capacity) -> State:
     """Reads the prompts and chooses every row's first token."""
+    # The knobs are readable once all checks have passed; the prompt, whose length
+    # is among what is checked, must not reach the model before.
+    with tf.control_dependencies(list(request.parameters)):
+        token_ids, lengths = tf.identity(token_ids), tf.identity(lengths)
     logits, model_state = decoder.prefill(token_ids, lengths, capacity)
     batch = tf.shape(logits)[0]
     state = State(

@@ -89,6 +89,9 @@ def main(argv: list[str]) -> None:
     except training.Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(training.EXIT_CODE)
+    except KeyboardInterrupt as error:
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(130)
     except training.NonFiniteError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ import safetensors.numpy
 
 from keras_llm.core import (
     CorruptFolderError,
+    DiskFullError,
     check_free_space,
     check_manifest,
     new_folder,
@@ -93,6 +95,22 @@ class Checkpoints:
         for old in self.paths()[self.keep :]:
             _remove(old)
         return path
+
+    def warn_if_short_of_room(self, arrays: Mapping[str, Any]) -> None:
+        """Logs a warning if the disk will not hold what is going to be kept.
+
+        That is one checkpoint beyond `keep` while a new one is written, and about
+        one more for the two model folders.
+        """
+        one = sum(
+            math.prod(variable.shape)
+            * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+            for variable in arrays.values()
+        )
+        try:
+            check_free_space(self.folder, one * (self.keep + 2))
+        except DiskFullError as error:
+            _log.warning("The run may not find room for its checkpoints: %s", error)
 
     def paths(self) -> list[pathlib.Path]:
         """Returns the checkpoints present, whole or not, newest first."""

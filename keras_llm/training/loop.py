@@ -167,6 +167,7 @@ class _Run:
         self.spread = Spreader(strategy, experiment.data.batch_size)
         self.arrays = named_arrays(self.model, self.optimizer, self.step.state)
         self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
+        self.checkpoints.warn_if_short_of_room(self.arrays)
 
     def _restore(self) -> RunState:
         if self.is_chief:

@@ -42,6 +42,14 @@ class RunFolder:
             "Go on with it (`--resume`), or give a new name."
         )
 
+    def check_run(self) -> None:
+        """Raises ValueError if the folder is none that a run made."""
+        if not (self.path / _CONFIG).is_file():
+            raise ValueError(
+                f"A run goes on in the folder that it made. Received: {self.path}, "
+                f"which has no {_CONFIG}. Give the run's folder, or a new name."
+            )
+
     def check_same(self, experiment: Experiment) -> None:
         """Raises ValueError, naming the field, if the run began as another."""
         begun = Experiment.from_dict(read_json(self.path / _CONFIG))

@@ -52,18 +52,19 @@ def prepare_inputs(
         FileExistsError: The folder exists, and `resume` is False.
         ValueError: Something does not fit; the folder is not made.
     """
-    going_on = folder.exists()
-    if going_on and not resume:
+    team = workers(strategy)
+    if folder.exists() and not resume and team.is_chief:
         folder.refuse()
+    going_on = folder.exists() and resume
     Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
     if going_on:
+        folder.check_run()
         tokenizer = folder.load_tokenizer()
     elif tokenizer is None:
         tokenizer = train_tokenizer(experiment.tokenizer, train_text, experiment.data)
     experiment = fill_in(experiment, tokenizer)
     if going_on:
         folder.check_same(experiment)
-    team = workers(strategy)
     batches, validation = _batches(
         experiment, train_text, valid_text, tokenizer, team.number, team.place
     )

@@ -1,10 +1,13 @@
+import logging
 import os
+import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from keras_llm.core import CorruptFolderError
+from keras_llm.core import CorruptFolderError, DiskFullError
 from keras_llm.training import Checkpoints, RunState
 
 
@@ -105,3 +108,18 @@ def test_leftovers_of_a_kill_are_removed(tmp_path, arrays):
     (tmp_path / "c" / ".step_00000002.abc.tmp").mkdir()
     checkpoints.remove_leftovers()
     assert os.listdir(tmp_path / "c") == ["step_00000001"]
+
+
+def test_a_full_disk_is_told_before_and_leaves_the_old_one(
+    tmp_path, arrays, monkeypatch, caplog
+):
+    checkpoints = Checkpoints(tmp_path / "c", keep=3)
+    path = checkpoints.save(arrays, at(1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=30))
+    with caplog.at_level(logging.WARNING):
+        checkpoints.warn_if_short_of_room(arrays)
+    assert "needs 200 bytes, but 30 are free" in caplog.text  # 5 times 24 + 16.
+    with pytest.raises(DiskFullError, match="needs 40 bytes"):
+        checkpoints.save(arrays, at(2))
+    assert checkpoints.newest_whole() == path
+    assert os.listdir(tmp_path / "c") == [path.name]

@@ -60,14 +60,21 @@ class TokenEmbedding(keras.layers.Layer):
             return ops.cast(vectors, self.compute_dtype)
         x = ops.cast(x, self.compute_dtype)
         if len(x.shape) == 2:
-            return ops.cast(self._next_token_logits(x), "float32")
+            return self.next_token_logits(x)
         # This spelling multiplies by the transpose without making a copy of it.
         letters = "abc"[: len(x.shape) - 1]
         subscripts = f"{letters}y,zy->{letters}z"
         return ops.cast(ops.einsum(subscripts, x, self.embeddings), "float32")
 
-    def _next_token_logits(self, x_BD):
-        """Returns [B, V] for one vector per row, as while decoding."""
+    def next_token_logits(self, x_BD, compiled=False):
+        """Returns float32 [B, V] for one vector per row, as while decoding.
+
+        Args:
+            x_BD: Float tensor [B, D].
+            compiled: Whether XLA compiles the caller. It reads the table fastest as
+                the left factor, and would copy what panels cut off at the end.
+        """
+        x_BD = ops.cast(x_BD, self.compute_dtype)
         table = ops.cast(self.embeddings, self.compute_dtype)
 
         def plain():
@@ -77,10 +84,14 @@ class TokenEmbedding(keras.layers.Layer):
             return products.transposed_product(x_BD, table)
 
         rows = ops.shape(x_BD)[0]
-        if isinstance(rows, int):
-            return panels() if 1 < rows <= products.FEW_ROWS else plain()
-        is_few = ops.logical_and(rows > 1, rows <= products.FEW_ROWS)
-        return ops.cond(is_few, panels, plain)
+        if compiled:
+            logits = ops.transpose(ops.matmul(table, ops.transpose(x_BD)))
+        elif isinstance(rows, int):
+            logits = panels() if 1 < rows <= products.FEW_ROWS else plain()
+        else:
+            is_few = ops.logical_and(rows > 1, rows <= products.FEW_ROWS)
+            logits = ops.cond(is_few, panels, plain)
+        return ops.cast(logits, "float32")
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -168,11 +168,10 @@ class LSTMLMDecoder:
 
     Args:
         model: From `build_lstm_lm`.
-        jit: Whether `step` is compiled by XLA; it makes no difference here.
+        jit: Whether XLA will compile `step`.
     """
 
     def __init__(self, model: keras.Model, jit: bool = False):
-        del jit
         self.model = model
         self.config = model.config
         names = {layer.name for layer in model.layers}
@@ -185,7 +184,7 @@ class LSTMLMDecoder:
         if "output_projection" in names:
             self.output_projection = model.get_layer("output_projection")
         self.final_norm = model.get_layer("final_norm")
-        self.project = output_head(model)
+        self.project = output_head(model, jit)
 
     def initial_state(self, batch):
         """Returns the state of `batch` rows before any token: zeros."""

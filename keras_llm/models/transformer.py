@@ -74,15 +74,18 @@ def normal(residual_layers: int = 1):
     return keras.initializers.RandomNormal(stddev=0.02 / residual_layers**0.5)
 
 
-def output_head(model: keras.Model):
+def output_head(model: keras.Model, compiled: bool = False):
     """Returns the function from hidden states [..., D] to float32 logits [..., V].
 
-    It is the layer "head" where there is one, else the transposed embedding.
+    It is the layer "head" where there is one, else the transposed embedding. With
+    `compiled`, for a caller that XLA compiles, the states are one per row: [B, D].
     """
     if any(layer.name == "head" for layer in model.layers):
         head = model.get_layer("head")
         return lambda hidden: ops.cast(head(hidden), "float32")
     embedding = model.get_layer("token_embedding")
+    if compiled:
+        return lambda hidden_BD: embedding.next_token_logits(hidden_BD, compiled=True)
     return lambda hidden: embedding(hidden, reverse=True)
 
 
@@ -127,7 +130,7 @@ class TransformerDecoder(abc.ABC):
         self.token_embedding = model.get_layer("token_embedding")
         self.documents = model.get_layer("documents")
         self.final_norm = model.get_layer("final_norm")
-        self.project = output_head(model)
+        self.project = output_head(model, jit)
         self.window = getattr(self.config, "window", None)
 
     @abc.abstractmethod

@@ -7,8 +7,8 @@ from keras import ops
 
 from keras_llm.core import checks
 
-# Logits above this number of values are made in chunks: 64 MB in float32.
-_CHUNK_VALUES = 2**24
+# Logits above this number of values are made in chunks: 128 MB in float32.
+_CHUNK_VALUES = 2**25
 
 
 def token_losses(logits, targets, label_smoothing=0.0):
@@ -59,7 +59,7 @@ def chunk_tokens(num_tokens: int, vocab_size: int) -> int:
     """Returns how many tokens' logits to hold at a time: a divisor of `num_tokens`.
 
     >>> chunk_tokens(1_024, 50_257), chunk_tokens(1_024, 65)
-    (256, 1024)
+    (512, 1024)
     """
     chunks = 1
     while chunks < num_tokens and num_tokens * vocab_size > chunks * _CHUNK_VALUES:

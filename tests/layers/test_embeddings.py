@@ -25,6 +25,17 @@ def test_reverse_is_a_product_with_the_transposed_table(leading):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_next_token_logits_are_that_product_too(rows, compiled):
+    layer = TokenEmbedding(131, 7)
+    layer.build(None)
+    x = RNG.normal(size=(rows, 7)).astype("float32")
+    logits = layer.next_token_logits(x, compiled)
+    expected = x.astype("float64") @ np.asarray(layer.embeddings, "float64").T
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
 def test_logits_are_float32_in_mixed_precision():
     layer = TokenEmbedding(11, 3, dtype="mixed_bfloat16")
     vectors = layer(np.array([[1, 2]]))

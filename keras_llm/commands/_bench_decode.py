@@ -26,7 +26,8 @@ def benchmark_decode(
         new_tokens: Tokens generated per row.
         repeats: Calls, of which the median is taken.
         jit: Which exports: stock, compiled by XLA.
-        config: A model config; None for the shape of GPT-2 small.
+        config: A model config, decoded with the byte tokenizer; None for the shape
+            of GPT-2 small with the vocabulary of GPT-2.
 
     Returns:
         One dict per export and batch: `name`, `tokens_per_second`,
@@ -37,17 +38,19 @@ def benchmark_decode(
 
     from keras_llm import export, models, tokenizers
 
+    tokenizer: tokenizers.Tokenizer = tokenizers.ByteTokenizer()
     if config is None:
-        config = models.GPT2Config(vocab_size=50_257)
+        tokenizer = tokenizers.ByteBPETokenizer.from_gpt2_files(
+            "testdata/gpt2/encoder.json", "testdata/gpt2/vocab.bpe"
+        )
+        config = models.GPT2Config(vocab_size=tokenizer.vocab_size)
     model = models.build(config, "float32")
     weight_bytes = 4 * models.count_parameters(model)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for compiled in jit:
             out = pathlib.Path(folder) / str(int(compiled) + 1)
-            export.export(
-                model, tokenizers.ByteTokenizer(), out, compiled, verify=False
-            )
+            export.export(model, tokenizer, out, compiled, verify=False)
             served = tf.saved_model.load(out)
             for batch in batches:
                 call = _request(served, batch, prompt_tokens, new_tokens)
@@ -74,7 +77,7 @@ def _request(served, batch, prompt_tokens, new_tokens):
 
     knobs = parameters_lib.make(batch, max_new_tokens=new_tokens)._asdict()
     ids = tf.random.stateless_uniform(
-        [batch, prompt_tokens], [1, 2], 0, 256, dtype=tf.int32
+        [batch, prompt_tokens], [1, 2], 0, 256, tf.int32
     )
     lengths = tf.fill([batch], prompt_tokens)
 

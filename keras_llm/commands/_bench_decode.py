@@ -76,9 +76,7 @@ def _request(served, batch, prompt_tokens, new_tokens):
     from keras_llm.generation import parameters as parameters_lib
 
     knobs = parameters_lib.make(batch, max_new_tokens=new_tokens)._asdict()
-    ids = tf.random.stateless_uniform(
-        [batch, prompt_tokens], [1, 2], 0, 256, tf.int32
-    )
+    ids = tf.random.stateless_uniform([batch, prompt_tokens], [1, 2], 0, 256, tf.int32)
     lengths = tf.fill([batch], prompt_tokens)
 
     def call():

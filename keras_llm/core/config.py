@@ -12,9 +12,10 @@ from typing import Any, Self
 class Config:
     """Base of every config: a frozen dataclass with JSON in and out.
 
-    A subclass declares typed fields and checks them in `__post_init__`.
-    Fields may be bool, int, float, str, None, a tuple of these, or another
-    `Config`; nothing else survives the trip through JSON.
+    A subclass declares typed fields and checks their values in `__post_init__`;
+    the types are checked before that, however the config was made. Fields may be
+    bool, int, float, str, None, a tuple of these, or another `Config`; nothing else
+    survives the trip through JSON. An int is taken for a float, a list for a tuple.
 
     >>> @dataclasses.dataclass(frozen=True, kw_only=True)
     ... class Point(Config):
@@ -28,7 +29,31 @@ class Config:
     Traceback (most recent call last):
     ...
     ValueError: Point has no field `yy`. Did you mean `y`? Its fields are: x, y.
+    >>> Point(x=1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: `Point.x` must be of type int. Received: 1.5.
     """
+
+    def __init_subclass__(cls, **options):
+        """Puts the check of types before the subclass's own `__post_init__`."""
+        super().__init_subclass__(**options)
+        check_values = cls.__dict__.get("__post_init__")
+        if check_values is not None:
+
+            def __post_init__(self):
+                Config.__post_init__(self)
+                check_values(self)
+
+            cls.__post_init__ = __post_init__
+
+    def __post_init__(self) -> None:
+        """Gives every field its declared type, or raises a ValueError."""
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            where = f"{type(self).__name__}.{field.name}"
+            value = _typed(getattr(self, field.name), hints[field.name], where)
+            object.__setattr__(self, field.name, value)  # The class is frozen.
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict of plain values, ready for JSON."""
@@ -39,23 +64,27 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuilds a config; an unknown key or a wrong type is a ValueError."""
+        """Rebuilds a config; an unknown or missing key is a ValueError."""
         if not isinstance(values, Mapping):
             raise ValueError(
                 f"{cls.__name__} is read from a mapping of field names to values. "
                 f"Received: {values!r}."
             )
-        hints = typing.get_type_hints(cls)
         names = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in names:
                 raise ValueError(_unknown_field(cls, key, names))
-        return cls(
-            **{
-                key: _from_plain(value, hints[key], f"{cls.__name__}.{key}")
-                for key, value in values.items()
-            }
-        )
+        missing = [
+            field.name
+            for field in dataclasses.fields(cls)
+            if field.default is dataclasses.MISSING and field.name not in values
+        ]
+        if missing:
+            raise ValueError(
+                f"{cls.__name__} has no default for: {', '.join(missing)}. Received: "
+                f"{', '.join(map(str, values)) or 'no fields'}. Add what is missing."
+            )
+        return cls(**values)
 
     def replace(self, **changes: Any) -> Self:
         """Returns a copy with some fields changed; the copy is checked again."""
@@ -135,33 +164,41 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _wrong_type(where: str, hint: Any, value: Any) -> ValueError:
-    wanted = " or ".join(
-        getattr(choice, "__name__", str(choice)) for choice in _alternatives(hint)
-    )
+    wanted = " or ".join(map(_type_name, _alternatives(hint)))
     return ValueError(f"`{where}` must be of type {wanted}. Received: {value!r}.")
 
 
-def _from_plain(value: Any, hint: Any, where: str) -> Any:
-    if isinstance(value, Config) or hint is Any:
+def _type_name(choice: Any) -> str:
+    if choice is type(None):
+        return "None"
+    return choice.__name__ if isinstance(choice, type) else str(choice)
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """Returns `value` as a value of the type `hint`, or raises a ValueError."""
+    if hint is Any:
         return value
     for choice in _alternatives(hint):
-        if isinstance(choice, type) and issubclass(choice, Config):
-            if isinstance(value, Mapping):
-                return choice.from_dict(value)
-        elif typing.get_origin(choice) is tuple and isinstance(value, (list, tuple)):
-            inner = typing.get_args(choice)[0]
-            return tuple(_from_plain(item, inner, where) for item in value)
-        elif choice is float and type(value) in (int, float):
-            return float(value)
-        elif choice is type(None) and value is None:
-            return None
-        elif isinstance(choice, type) and type(value) is choice:
+        if typing.get_origin(choice) is tuple:
+            if isinstance(value, (list, tuple)):
+                inner = typing.get_args(choice)[0]
+                return tuple(_typed(item, inner, where) for item in value)
+        elif issubclass(choice, Config) and isinstance(value, Mapping):
+            return choice.from_dict(value)
+        elif issubclass(choice, Config) and isinstance(value, choice):
+            return value
+        elif choice is float and type(value) is not bool:
+            if isinstance(value, (int, float)):
+                return float(value)
+        elif type(value) is choice:
             return value
     raise _wrong_type(where, hint, value)
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:
-    for choice in _alternatives(hint):
+    choices = _alternatives(hint)
+    # None comes first: taken for a string, "none" would be text like any other.
+    for choice in sorted(choices, key=lambda choice: choice is not type(None)):
         try:
             return _parse_one(text, choice, where)
         except ValueError:

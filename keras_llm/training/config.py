@@ -199,8 +199,18 @@ class Experiment(Config):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuilds an experiment from `to_dict`'s values."""
-        sizes = dict(values["model"])
+        """Rebuilds an experiment from `to_dict`'s values.
+
+        Raises:
+            ValueError: An unknown architecture or field, or a wrong type or value.
+        """
+        sizes = values.get("model") if isinstance(values, Mapping) else None
+        if not isinstance(sizes, Mapping):
+            raise ValueError(
+                "An experiment is read from a mapping whose `model` is a mapping of "
+                f"its own. Received: model={sizes!r}."
+            )
+        sizes = dict(sizes)
         name = sizes.pop("architecture", "")
         checks.check_choice("architecture", name, tuple(ARCHITECTURES))
         model = ARCHITECTURES[name].config.from_dict(sizes)

@@ -28,6 +28,9 @@ NAN = float("nan")
         ({"schedule": "warmup_stable_decay"}, "decay_steps"),
         ({"decay_steps": 5}, "decay_steps"),
         ({"patience": 0}, "patience"),
+        ({"steps": 1e3}, "TrainConfig.steps.*int.*1000.0"),
+        ({"learning_rate": "1e-3"}, "TrainConfig.learning_rate.*float.*'1e-3'"),
+        ({"clip_norm": True}, "TrainConfig.clip_norm.*float or None.*True"),
     ],
 )
 def test_bad_values_are_refused_by_name(changes, named):
@@ -53,6 +56,12 @@ def test_an_unknown_architecture_is_refused():
     values = experiment().to_dict()
     values["model"]["architecture"] = "os.system"
     with pytest.raises(ValueError, match="architecture"):
+        Experiment.from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, {}, {"model": "llama"}, {"model": None}])
+def test_an_experiment_without_a_model_is_refused(values):
+    with pytest.raises(ValueError, match="whose `model` is a mapping"):
         Experiment.from_dict(values)
 
 

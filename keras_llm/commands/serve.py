@@ -40,7 +40,7 @@ _XLA_CPU_COMPILATION_ENABLED = flags.DEFINE_bool(
 _MAX_WAITING_REQUESTS = flags.DEFINE_integer(
     "max_waiting_requests", 64, "Requests that may wait; one more gets 503."
 )
-_MAX_BATCH_ROWS = flags.DEFINE_integer("max_batch_rows", 256, "Rows of a request.")
+_MAX_BATCH_ROWS = flags.DEFINE_integer("max_batch_rows", 64, "Rows of a request.")
 _MAX_STRING_BYTES = flags.DEFINE_integer(
     "max_string_bytes", 2**20, "Bytes of one string, such as a prompt."
 )

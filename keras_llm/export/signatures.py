@@ -92,7 +92,7 @@ class Servable(tf.Module):
             summarize=8,
         )
         with tf.control_dependencies([fits]):
-            slots = tf.identity(slots)
+            slots, token_ids = tf.identity(slots), tf.identity(token_ids)
         logits, state = self.text_model.decoder.prefill(token_ids, lengths, slots)
         return {"logits": logits, **_as_float32(state)}
 
@@ -104,6 +104,7 @@ class Servable(tf.Module):
             token_ids = tf.identity(token_ids)
         dtypes = self._state_dtypes()
         state = {name: tf.cast(value, dtypes[name]) for name, value in state.items()}
+        state = _without_padding(state)
         logits, state = decoder.step(token_ids, state)
         return {"logits": logits, **_as_float32(state)}
 
@@ -143,6 +144,25 @@ class Servable(tf.Module):
 def _trace(method, **specs):
     function = tf.function(method, autograph=False)
     return function.get_concrete_function(**specs)
+
+
+def _without_padding(state):
+    """Returns the state with zeros in all slots from each row's position on.
+
+    Joining requests of unlike capacities, TF Serving fills the shorter one's new
+    slots with a copy of its first value; a step adds to a slot, which must be zero.
+    """
+    if "position" not in state:
+        return state
+
+    def cleaned(name, value):
+        if not name.startswith(("keys_", "values_")):
+            return value
+        slot_1C = tf.range(tf.shape(value)[2])[None]
+        is_filled_BC = slot_1C < state["position"][:, None]
+        return tf.where(is_filled_BC[:, None, :, None], value, tf.zeros_like(value))
+
+    return {name: cleaned(name, value) for name, value in state.items()}
 
 
 def _as_float32(state):

@@ -129,6 +129,8 @@ def _choose(logits, state: State, request: Request) -> State:
             ),
             lambda: state.tail,
         )
+        # A row that is done is carried along: what it writes now cuts no text.
+        tail = tail._replace(cut_B=tf.where(runs, tail.cut_B, state.tail.cut_B))
         finish = tf.where(tail.cut_B < tf.int32.max, STOP, finish)
     finish = tf.where(token == request.end_id, END, finish)
     rows = tf.range(tf.shape(token)[0])

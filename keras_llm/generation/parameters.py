@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 MAX_TEMPERATURE = 100.0
-MAX_REPETITION_PENALTY = 100.0
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
 
 
 class Parameters(NamedTuple):
@@ -21,7 +21,7 @@ class Parameters(NamedTuple):
             together have this probability; 1 is off.
         min_p: Float32 from 0 to 1: least probability of a token, as a share of the
             likeliest one's; 0 is off.
-        repetition_penalty: Float32 above 0, up to 100; 1 is off.
+        repetition_penalty: Float32 from 0.01 to 100; 1 is off.
         seed: Int32. The same seed draws the same text, whatever the batch.
     """
 
@@ -163,12 +163,11 @@ def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
                 p.top_p,
             ),
             _require_range("min_p", p.min_p, 0.0, 1.0),
-            _require(
-                (p.repetition_penalty > 0)
-                & (p.repetition_penalty <= MAX_REPETITION_PENALTY),
-                "`repetition_penalty` must lie above 0 and up to 100, where 1 is off. "
-                "Received:",
+            _require_range(
+                "repetition_penalty",
                 p.repetition_penalty,
+                MIN_REPETITION_PENALTY,
+                MAX_REPETITION_PENALTY,
             ),
         ]
     with tf.control_dependencies(checks):

@@ -14,8 +14,8 @@ from keras_llm.generation.parameters import Parameters
 from keras_llm.tokenizers import repair_utf8
 
 # For models without a greatest position: a bound on what one request may take.
-UNBOUNDED_LIMIT = 2**20
-_SCORE_CHUNK = 128  # Positions whose logits exist at one time.
+UNBOUNDED_LIMIT = 2**15
+_SCORE_LOGITS = 2**25  # Logits that exist at one time when scoring: 128 MB.
 _SMALLEST_BUCKET = 16
 
 
@@ -152,7 +152,7 @@ class TextModel:
             summarize=8,
         )
         with tf.control_dependencies([fits]):
-            token_ids = rows.to_tensor()
+            token_ids = _right_padded(rows, 2)
         log_probs = self._token_log_probs(token_ids)
         first = tf.cast(before.row_lengths(), tf.int32)[:, None]
         column = tf.range(1, tf.shape(token_ids)[1])[None]
@@ -177,20 +177,26 @@ class TextModel:
         """Returns right-padded ids [B, T] and lengths [B], both at least 1."""
         rows = self._prompt_rows(prompt)
         lengths = tf.cast(rows.row_lengths(), tf.int32)
-        token_ids = rows.to_tensor()
-        # A batch of no rows has no columns either; the layers want one.
-        missing = tf.maximum(1 - tf.shape(token_ids)[1], 0)
-        return tf.pad(token_ids, [[0, 0], [0, missing]]), lengths
+        return _right_padded(rows, 1), lengths
 
     def check_ids(self, token_ids, lengths):
         """Returns both, unreadable until they have passed their checks.
 
-        What lies beyond a row's length becomes id 0.
+        What lies beyond a row's length becomes id 0. The padded length is bound
+        too: every position of it takes memory.
         """
         batch, time = tf.unstack(tf.shape(token_ids))
         vocab = self.model.config.vocab_size
         same_rows = parameters_lib.require_rows("lengths", lengths, token_ids)
-        with tf.control_dependencies([same_rows]):
+        fits = tf.debugging.Assert(
+            time <= self.limit,
+            [
+                f"`token_ids` must have at most {self.limit} columns, the positions "
+                "that this model has. Received:",
+                time,
+            ],
+        )
+        with tf.control_dependencies([same_rows, fits]):
             in_range = tf.debugging.Assert(
                 tf.reduce_all((lengths >= 1) & (lengths <= time)),
                 ["`lengths` must lie from 1 to", time, "Received:", lengths],
@@ -249,14 +255,16 @@ class TextModel:
         """Returns [B, T - 1]: the log probability of every token but the first."""
         hidden = self.trunk(token_ids[:, :-1], training=False)
         targets = token_ids[:, 1:]
-        time = tf.shape(targets)[1]
-        chunks = (time + _SCORE_CHUNK - 1) // _SCORE_CHUNK
+        batch, time = tf.unstack(tf.shape(targets))
+        row_logits = self.model.config.vocab_size * tf.maximum(batch, 1)
+        chunk = tf.maximum(_SCORE_LOGITS // row_logits, 1)
+        chunks = (time + chunk - 1) // chunk
         array = tf.TensorArray(
             tf.float32, size=chunks, infer_shape=False, element_shape=[None]
         )
 
         def add(i, array):
-            part = slice(i * _SCORE_CHUNK, (i + 1) * _SCORE_CHUNK)
+            part = slice(i * chunk, (i + 1) * chunk)
             logits = tf.cast(self.project(hidden[:, part]), tf.float32)
             logits = logits[:, :, : self.tokenizer.vocab_size]
             chosen = tf.gather(logits, targets[:, part], batch_dims=2)
@@ -265,7 +273,14 @@ class TextModel:
             return i + 1, array.write(i, tf.reshape(tf.transpose(log_probs), [-1]))
 
         _, array = tf.while_loop(lambda i, _: i < chunks, add, (0, array))
-        return tf.transpose(tf.reshape(array.concat(), [time, tf.shape(token_ids)[0]]))
+        return tf.transpose(tf.reshape(array.concat(), [time, batch]))
+
+
+def _right_padded(rows, columns):
+    """Returns [B, T] with T at least `columns`, also where there is no row."""
+    token_ids = rows.to_tensor()
+    missing = tf.maximum(columns - tf.shape(token_ids)[1], 0)
+    return tf.pad(token_ids, [[0, 0], [0, missing]])
 
 
 def _decode_signature():

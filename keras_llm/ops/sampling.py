@@ -7,6 +7,10 @@ from keras import ops
 
 from keras_llm.ops import random
 
+# Below it a division by the temperature could overflow float32; the draw has long
+# been the likeliest token.
+_LEAST_TEMPERATURE = 1e-6
+
 
 def penalize_repetition(logits_BV, seen_BV, penalty_B):
     """Makes tokens that occurred less likely.
@@ -104,7 +108,7 @@ def sample(logits_BV, temperature_B, top_k_B, top_p_B, min_p_B, seed_B, step):
 
     Args:
         logits_BV: Float32 tensor.
-        temperature_B: Float32 tensor, at least 0.
+        temperature_B: Float32 tensor, at least 0; above 0, at least 1e-6 is used.
         top_k_B: Int32 tensor; 0 is off.
         top_p_B: Float32 tensor in (0, 1]; 1 is off.
         min_p_B: Float32 tensor in [0, 1]; 0 is off.
@@ -115,8 +119,12 @@ def sample(logits_BV, temperature_B, top_k_B, top_p_B, min_p_B, seed_B, step):
         Int32 [B]. A row's token depends on that row's values alone.
     """
     is_greedy_B = temperature_B <= 0
-    warmth_B = ops.where(is_greedy_B, 1.0, temperature_B)
-    warm_BV = logits_BV / warmth_B[:, None]
+    warmth_B = ops.where(
+        is_greedy_B, 1.0, ops.maximum(temperature_B, _LEAST_TEMPERATURE)
+    )
+    # From the greatest down: nothing can overflow upwards.
+    greatest_B1 = ops.max(logits_BV, axis=-1, keepdims=True)
+    warm_BV = (logits_BV - greatest_B1) / warmth_B[:, None]
     lowest_B = cutoff(warm_BV, top_k_B, top_p_B, min_p_B)
     drawn_B = draw(warm_BV, lowest_B, random.uniform(seed_B, step))
     return ops.where(is_greedy_B, greedy(logits_BV), drawn_B)

@@ -45,7 +45,7 @@ class ServerOptions(Config):
     enable_model_warmup: bool = True
     xla_cpu_compilation_enabled: bool = False
     max_waiting_requests: int = 64
-    max_batch_rows: int = 256
+    max_batch_rows: int = 64
     max_string_bytes: int = 1 * _MIB
     max_body_bytes: int = 8 * _MIB
     max_body_bytes_in_flight: int = 64 * _MIB  # Over all requests.

@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_llm import models, tokenizers
-from keras_llm.generation import Generator
+from keras_llm.generation import Generator, parameters
 
 PROMPTS = ["Hello, ", "", "文字", "a much longer prompt than the others"]
 
@@ -93,6 +94,18 @@ def test_a_stop_string_ends_the_text_before_it(generator):
         assert len(cut.token_ids) == len(expected) + size
 
 
+def test_a_finished_row_is_not_cut_by_what_its_batch_mates_wait_for(generator):
+    long = generator.generate(["x"], max_new_tokens=30)[0]
+    # A byte that the row would write after its end; its text must not feel it.
+    raw = bytes(token for token in long.token_ids if token < 256)
+    for count in range(1, 25):
+        stop = [raw[count : count + 2], raw[:count][-1:] + raw[count : count + 1]]
+        alone = generator.generate(["x"], stop=stop, max_new_tokens=count)[0]
+        mixed = generator.generate(["x", "y"], stop=stop, max_new_tokens=[count, 30])
+        assert mixed[0].text == alone.text
+        assert mixed[0].finish_reason == alone.finish_reason
+
+
 def test_streaming_gives_the_same_text(generator):
     for stop in ([], ["e", "ab"]):
         for prompt in PROMPTS:
@@ -135,6 +148,8 @@ def test_no_tokens_and_no_rows_are_results(generator):
     mixed = generator.generate(["ab", "cd"], max_new_tokens=[0, 2])
     assert [len(row.token_ids) for row in mixed] == [0, 2]
     assert generator.generate([]) == []
+    assert [len(values) for values in generator.score([], []).values()] == [0, 0, 0]
+    assert generator.score([""], [""])["log_prob"].tolist() == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +165,7 @@ def test_no_tokens_and_no_rows_are_results(generator):
         ({"top_p": 0.0}, "top_p.*0"),
         ({"top_p": float("nan")}, "top_p.*nan"),
         ({"min_p": 1.5}, "min_p.*1.5"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty.*0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty.*0.01 to 100.*0"),
         ({"seed": 2**31}, "seed.*2147483648"),
         ({"seed": [1, 2]}, "seed.*one value per prompt"),
         ({"warmth": 1.0}, "No decoding parameter.*warmth"),
@@ -174,6 +189,11 @@ def test_a_prompt_beyond_the_positions_is_refused():
         generator.score(["x" * 50], ["x" * 50])
     with pytest.raises(ValueError, match="max_new_tokens.*of 96"):
         generator.generate(["x" * 90], max_new_tokens=7)
+    # Padding beyond them takes memory too, however short the prompt is.
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 96 columns"):
+        generator.text_model.generate_ids(
+            tf.zeros([1, 97], tf.int32), tf.constant([3]), parameters.make(1, seed=0)
+        )
 
 
 def test_the_end_token_ends_a_row():

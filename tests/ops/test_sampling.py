@@ -93,6 +93,21 @@ def test_zero_temperature_is_greedy_beside_rows_that_are_not():
     )
 
 
+def test_the_least_temperatures_take_the_likeliest_token():
+    logits = np.array([[-3e4, 9.0, 8.99, -9.0], [3e4, -1.0, 2.0, 0.5]], "float32")
+    for temperature in (1e-3, 1e-6, 1e-30, 1e-42):
+        drawn = sampling.sample(
+            logits,
+            np.full(2, temperature, "float32"),
+            np.zeros(2, "int32"),
+            np.ones(2, "float32"),
+            np.zeros(2, "float32"),
+            np.array([5, 6], "int32"),
+            3,
+        )
+        np.testing.assert_array_equal(np.asarray(drawn), [1, 0])
+
+
 def test_repetition_penalty_only_touches_seen_tokens():
     logits = np.array([[1.0, -1.0, 2.0], [1.0, -1.0, 2.0]], "float32")
     seen = np.array([[True, True, False], [True, True, True]])

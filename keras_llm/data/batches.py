@@ -11,7 +11,7 @@ from keras_llm.data.config import DataConfig, DataError
 from keras_llm.data.corpus import Source, load_tokens
 from keras_llm.data.sampling import RowOrder
 from keras_llm.data.splits import TRAIN, VALID
-from keras_llm.data.token_store import TokenStore
+from keras_llm.data.token_store import CorruptRecordError, TokenStore
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -225,10 +225,26 @@ class ValidationBatches:
         return -(-self.num_tokens // (self.config.context * self.config.batch_size))
 
     def batch(self, index: int) -> Batch:
-        """Returns this worker's rows of global batch `index`, from 0."""
+        """Returns this worker's rows of global batch `index`, from 0.
+
+        Raises:
+            CorruptRecordError: Tokens are damaged, whatever the store allows:
+                `num_tokens` and `num_bytes` count them.
+        """
+        context = self.config.context
         first = index * self.config.batch_size + self._slicing.first
-        rows = np.arange(first, first + self._slicing.rows, dtype=np.int64)
-        return _batch_of(self.tokens, rows * self.config.context, self.config.context)
+        starts = np.arange(first, first + self._slicing.rows, dtype=np.int64) * context
+        batch = _batch_of(self.tokens, starts, context)
+        wanted = int(np.clip(self.num_tokens - starts, 0, context).sum())
+        found = int(batch["weights"].sum())
+        if found != wanted:
+            raise CorruptRecordError(
+                "A mean over a validation text counts each of its tokens, so none may "
+                f"be left out as damaged. Received: {found} of {wanted} tokens in "
+                f"batch {index}. Restore the prepared corpus from a copy, or give "
+                "another validation text."
+            )
+        return batch
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields every batch once."""

@@ -36,7 +36,9 @@ class PreparedCorpus:
 
     Args:
         path: Folder that `prepare` wrote.
-        max_corrupt_records: Damaged records that are left out before one raises.
+        max_corrupt_records: Damaged records of the training part that are left out
+            before one raises. Validation text must be whole: its mean loss would
+            otherwise be that of another text.
 
     Attributes:
         config: The `TextConfig` it was written with.
@@ -125,10 +127,10 @@ class PreparedCorpus:
             keras_llm.core.CorruptFolderError: A shard is not as it was written.
         """
         layout, counts = self._parts[part]
-        tokens = ShardedTokens(
-            layout, counts, self._separator_id, self._max_corrupt_records
-        )
-        self._check_shards(layout, tokens)
+        allowed = self._max_corrupt_records if part == TRAIN else 0
+        tokens = ShardedTokens(layout, counts, self._separator_id, allowed)
+        if not allowed:
+            self._check_shards(layout, tokens)
         return tokens
 
     def _plain_name(self, name: str) -> str:
@@ -172,8 +174,6 @@ class PreparedCorpus:
 
     def _check_shards(self, layout: ShardLayout, tokens: ShardedTokens) -> None:
         """Checks sizes always, contents here only where that is quick."""
-        if self._max_corrupt_records:
-            return
         stride = layout.record_format.stride
         for path, records in zip(layout.paths, layout.num_records, strict=True):
             size = path.stat().st_size

@@ -393,6 +393,32 @@ class TestDamage:
             for index in range(int(again.batches_per_epoch)):
                 again.batch(index)
 
+    @pytest.fixture
+    def damaged(self, prepare):
+        """A folder with one damaged record in either part."""
+        folder = prepare()
+        for part in ("train", "valid"):
+            shard = folder / f"{part}-00000.tfrecord"
+            content = bytearray(shard.read_bytes())
+            content[3 * 144 + 20] ^= 1
+            shard.write_bytes(content)
+        return folder
+
+    def test_no_damage_is_allowed_in_validation_text(self, damaged, tokenizer):
+        settings = config(max_corrupt_records=1)
+        data.training_batches(damaged, tokenizer, settings)
+        for read in (data.validation_batches, data.load_splits):
+            with pytest.raises(data.CorruptRecordError, match="valid-00000.* 432"):
+                read(damaged, tokenizer, settings)
+
+    def test_a_mean_never_counts_tokens_that_were_not_read(self, damaged, tokenizer):
+        settings = config(max_corrupt_records=1)
+        store = data.load_tokens(damaged, tokenizer, settings)  # May lack a record.
+        batches = data.validation_batches(store, tokenizer, settings)
+        assert batches.batch(0)["weights"].sum() == 6 * 31
+        with pytest.raises(data.CorruptRecordError, match="tokens in batch 1"):
+            list(batches)
+
     def test_missing_and_added_files(self, prepare, tokenizer):
         folder = prepare()
         (folder / "extra.txt").write_text("x")

@@ -1,6 +1,7 @@
 r"""Tokenises a corpus once, into sharded TFRecord files that training reads.
 
-The folder is accepted wherever text is: `--train_text=DIR`, `--text=DIR`.
+Training and evaluation take the folder in place of text: `--train_text=DIR`,
+`--text=DIR`. It carries its tokenizer.
 
 Example: python scripts/prepare_data.py --input='corpus/**/*.jsonl.gz' \
     --tokenizer=runs/tokenizer --out=runs/tokens

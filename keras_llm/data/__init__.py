@@ -13,7 +13,7 @@ from keras_llm.data.batches import (
     validation_batches,
 )
 from keras_llm.data.config import DataConfig, DataError, TextConfig
-from keras_llm.data.corpus import load_splits, load_tokens
+from keras_llm.data.corpus import load_splits, load_tokens, prepared_folder
 from keras_llm.data.documents import read_documents
 from keras_llm.data.prepared import PreparedCorpus, is_prepared
 from keras_llm.data.preparing import PreparedSummary, prepare
@@ -42,6 +42,7 @@ __all__ = [
     "load_splits",
     "load_tokens",
     "prepare",
+    "prepared_folder",
     "read_documents",
     "training_batches",
     "validation_batches",

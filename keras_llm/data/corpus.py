@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,7 @@ def load_tokens(
     """
     if isinstance(source, TokenStore):
         return source
-    prepared = _single_prepared(source)
+    prepared = prepared_folder(source)
     if prepared is not None:
         corpus = _open(prepared, tokenizer, config)
         return corpus.tokens(part if part in corpus.parts else TRAIN)
@@ -87,7 +88,7 @@ def load_splits(
             "A token store cannot be split. Received: a token store. Give the text, "
             "or training and validation stores of their own."
         )
-    prepared = _single_prepared(source)
+    prepared = prepared_folder(source)
     if prepared is not None:
         corpus = _open(prepared, tokenizer, config)
         if VALID not in corpus.parts:
@@ -106,8 +107,14 @@ def load_splits(
     return stores[TRAIN], stores[VALID]
 
 
-def _single_prepared(source: Patterns) -> str | os.PathLike[str] | None:
-    """Returns the prepared folder that `source` names, or None for text."""
+def prepared_folder(source: Source) -> pathlib.Path | None:
+    """Returns the prepared folder that `source` names, or None for anything else.
+
+    Raises:
+        DataError: It is one of several sources.
+    """
+    if isinstance(source, TokenStore):
+        return None
     names = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     found = [name for name in names if is_prepared(name)]
     if found and len(names) > 1:
@@ -115,7 +122,7 @@ def _single_prepared(source: Patterns) -> str | os.PathLike[str] | None:
             f"A prepared corpus stands alone. Received: {found[0]} among {len(names)} "
             "sources. Run prepare_data over all of the text together."
         )
-    return found[0] if found else None
+    return pathlib.Path(found[0]) if found else None
 
 
 def _tokenise(

@@ -93,7 +93,7 @@ def prepare(
     record_tokens: int = _RECORD_TOKENS,
     progress: Progress | None = None,
 ) -> PreparedSummary:
-    """Tokenises a corpus once, into a folder that is accepted wherever text is.
+    """Tokenises a corpus once, into a folder to train and evaluate on.
 
     Memory does not grow with the corpus. The folder appears when it is whole:
     `train-NNNNN.tfrecord` and `valid-NNNNN.tfrecord`, `prepared.json` (counts,

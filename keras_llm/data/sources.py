@@ -175,7 +175,13 @@ def _checked(path: pathlib.Path, data: bytes, offset: int) -> bytes:
 
 
 def _binary(path: pathlib.Path, sign: str) -> DataError:
-    return DataError(
-        f"{path} is not UTF-8 text: it has {sign}. Leave it out of the pattern, or "
-        "convert it first (UTF-16: `iconv -f utf-16 -t utf-8`)."
+    remedy = (
+        "Leave it out of the pattern, or convert it first (UTF-16: `iconv -f utf-16 "
+        "-t utf-8`)."
     )
+    if path.suffix == ".tfrecord":
+        remedy = (
+            "Training and evaluation take a prepared corpus by its folder, alone; "
+            "anything else takes the text that it was made of."
+        )
+    return DataError(f"{path} is not UTF-8 text: it has {sign}. {remedy}")

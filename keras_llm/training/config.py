@@ -145,7 +145,7 @@ class TrainConfig(Config):
             raise ValueError(
                 "`warmup_steps` and `decay_steps` must fit into `steps`. Received: "
                 f"warmup_steps={self.warmup_steps}, decay_steps={self.decay_steps}, "
-                f"steps={self.steps}."
+                f"steps={self.steps}. Take more steps, or shorten these phases."
             )
 
 

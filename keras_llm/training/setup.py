@@ -61,7 +61,7 @@ def prepare_inputs(
         folder.check_run()
         tokenizer = folder.load_tokenizer()
     elif tokenizer is None:
-        tokenizer = train_tokenizer(experiment.tokenizer, train_text, experiment.data)
+        tokenizer = _tokenizer_of(train_text, experiment)
     experiment = fill_in(experiment, tokenizer)
     if going_on:
         folder.check_same(experiment)
@@ -76,21 +76,30 @@ def prepare_inputs(
     return Inputs(experiment, folder, tokenizer, batches, validation)
 
 
+def _tokenizer_of(text: Any, experiment: Experiment) -> Any:
+    """Returns the tokenizer of a prepared corpus, or one trained on documents."""
+    prepared = data.prepared_folder(text)
+    if prepared is None:
+        return train_tokenizer(experiment.tokenizer, text, experiment.data)
+    data.PreparedCorpus(prepared)  # Its files are those that were written.
+    return tokenizers.load(prepared / "tokenizer")
+
+
 def train_tokenizer(
     config: TokenizerConfig, text: Any, text_config: data.TextConfig
 ) -> Any:
     """Returns a tokenizer made from documents.
 
     Raises:
-        ValueError: `text` is prepared already, so that its tokenizer is needed.
+        ValueError: `text` is ids already, so that their tokenizer is needed.
     """
+    if isinstance(text, data.TokenStore) or data.prepared_folder(text):
+        raise ValueError(
+            "What holds ids needs the tokenizer that made them; a new one is trained "
+            f"on text. Received: {text}, no tokenizer. Give the tokenizer, or the text."
+        )
     if config.kind == "byte":
         return tokenizers.ByteTokenizer()
-    if data.is_prepared(text):
-        raise ValueError(
-            "A prepared corpus holds ids: give the tokenizer that made them "
-            f"(`--tokenizer=FOLDER`). Received: {text}, no tokenizer."
-        )
     documents = data.read_documents(text, text_config)
     if config.kind == "character":
         return tokenizers.CharacterTokenizer.train(documents)

@@ -1,0 +1,71 @@
+"""What a run reads: prepared folders and token stores in place of text."""
+
+import numpy as np
+import pytest
+
+from keras_llm import data, tokenizers, training
+from keras_llm.training import TokenizerConfig, setup
+from keras_llm.training.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, texts):
+    """Returns a folder that was prepared with a tokenizer of characters."""
+    folder = tmp_path_factory.mktemp("prepared") / "tokens"
+    tokenizer = tokenizers.CharacterTokenizer.train(data.read_documents(texts[0]))
+    data.prepare(texts[0], tokenizer, folder, record_tokens=64)
+    return folder
+
+
+def inputs(experiment, text, run_dir, valid_text=None, tokenizer=None):
+    strategy = setup.tf.distribute.get_strategy()
+    return setup.prepare_inputs(
+        experiment, text, valid_text, RunFolder(run_dir), False, tokenizer, strategy
+    )
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "byte_bpe"])
+def test_a_prepared_folder_brings_its_tokenizer(experiment, prepared, tmp_path, kind):
+    experiment = experiment.replace(tokenizer=TokenizerConfig(kind=kind))
+    made = inputs(experiment, [str(prepared)], tmp_path / "run")
+    assert made.tokenizer.kind == "character"
+    assert made.experiment.model.vocab_size == made.tokenizer.vocab_size
+    assert made.validation.num_tokens > 0
+    assert tokenizers.load(tmp_path / "run/tokenizer").kind == "character"
+
+
+def test_another_tokenizer_is_refused_and_nothing_is_left(
+    experiment, prepared, texts, tmp_path
+):
+    for sources in ((prepared, None), (texts[0], prepared)):
+        with pytest.raises(data.DataError, match="Load the tokenizer from .*tokens"):
+            inputs(
+                experiment,
+                sources[0],
+                tmp_path / "run",
+                sources[1],
+                tokenizers.ByteTokenizer(),
+            )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prepared_folder_stands_alone(experiment, prepared, texts, tmp_path):
+    with pytest.raises(data.DataError, match="stands alone.*prepare_data over all"):
+        inputs(experiment, [prepared, texts[0]], tmp_path / "run")
+
+
+def test_its_tokenizer_must_be_as_written(experiment, texts, tmp_path):
+    data.prepare(texts[0], tokenizers.ByteTokenizer(), tmp_path / "tokens")
+    file = tmp_path / "tokens/tokenizer/tokenizer.json"
+    file.write_text(file.read_text().replace("byte", "bite"))
+    with pytest.raises(ValueError, match=r"tokenizer\.json differs from its manifest"):
+        inputs(experiment, tmp_path / "tokens", tmp_path / "run")
+
+
+def test_ids_are_no_text_to_train_a_tokenizer_on(prepared):
+    ids = data.MemoryTokens(np.zeros(9), data.TokenCounts(9, 1, 9, ""), None)
+    for source in (ids, prepared, [prepared]):
+        with pytest.raises(ValueError, match="Give the tokenizer, or the text"):
+            training.train_tokenizer(TokenizerConfig(), source, data.TextConfig())
+    with pytest.raises(data.DataError, match=r"\.tfrecord .* by its folder, alone"):
+        list(data.read_documents(prepared))

@@ -63,8 +63,9 @@ class Checkpoints:
 
     Each is a folder with `arrays.safetensors` (weights, optimizer slots, random
     generators, by name), `state.json` (a `RunState`) and `manifest.json` (sizes and
-    SHA-256). It is written beside its place, flushed to disk and renamed, so a kill
-    at any moment leaves the ones before untouched.
+    SHA-256). It is written beside its place, flushed to disk and only then moved
+    there, so a kill at any moment leaves the ones before untouched, and one of the
+    same step too; `mend` finishes what a kill cut short.
 
     Args:
         folder: Where they lie; made when needed.
@@ -83,16 +84,18 @@ class Checkpoints:
                 others are untouched.
         """
         path = self.folder / f"{_PREFIX}{state.step:08d}"
-        if path.exists():
-            # After a fall-back past a damaged one, the same step comes again.
-            _remove(path)
         values = {name: _numpy(value) for name, value in arrays.items()}
         check_free_space(path, sum(value.nbytes for value in values.values()))
-        with new_folder(path) as temporary:
+        self.mend()
+        new = path.with_name(f".{path.name}.new")
+        with new_folder(new) as temporary:
             safetensors.numpy.save_file(values, temporary / _ARRAYS)
             write_json(temporary / _STATE, dataclasses.asdict(state))
             write_manifest(temporary)
-        for old in self.paths()[self.keep :]:
+        _put(new, path)
+        # Later ones were passed over as damaged: they must not count as kept.
+        upto = [other for other in self.paths() if other.name <= path.name]
+        for old in upto[self.keep :]:
             _remove(old)
         return path
 
@@ -154,10 +157,12 @@ class Checkpoints:
         except (safetensors.SafetensorError, TypeError) as error:
             raise CorruptFolderError(f"{path} is no checkpoint: {error}.") from error
 
-    def remove_leftovers(self) -> None:
-        """Removes what a kill inside a save left behind."""
-        for path in self.folder.glob(f".{_PREFIX}*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def mend(self) -> None:
+        """Finishes the save that a kill cut short, or removes what it left behind."""
+        for new in list(self.folder.glob(f".{_PREFIX}*.new")):
+            _put(new, self.folder / new.name[1:].removesuffix(".new"))
+        for leftover in self.folder.glob(f".*{_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def named_arrays(
@@ -203,6 +208,14 @@ def _numpy(variable: Any) -> np.ndarray:
         variable = variable.value
     # Not `ascontiguousarray`, which turns a scalar into a vector.
     return np.asarray(variable.numpy(), order="C")
+
+
+def _put(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Moves a whole checkpoint to its name; at any moment one of the two is there."""
+    if path.exists():
+        # After a fall-back past a damaged one, the same step comes again.
+        _remove(path)
+    os.rename(new, path)
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -171,7 +171,7 @@ class _Run:
 
     def _restore(self) -> RunState:
         if self.is_chief:
-            self.checkpoints.remove_leftovers()
+            self.checkpoints.mend()
         newest = self.checkpoints.newest_whole()
         if newest is None:
             return RunState()

@@ -75,7 +75,7 @@ class RunFolder:
             if old.exists() and not folder.exists():
                 os.rename(old, folder)
             shutil.rmtree(old, ignore_errors=True)
-            for leftover in self.path.glob(f".{folder.name}.new*"):
+            for leftover in self.path.glob(f".*{folder.name}.new*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def load_tokenizer(self) -> Any:

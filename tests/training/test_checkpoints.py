@@ -106,7 +106,7 @@ def test_leftovers_of_a_kill_are_removed(tmp_path, arrays):
     checkpoints = Checkpoints(tmp_path / "c", keep=3)
     checkpoints.save(arrays, at(1))
     (tmp_path / "c" / ".step_00000002.abc.tmp").mkdir()
-    checkpoints.remove_leftovers()
+    checkpoints.mend()
     assert os.listdir(tmp_path / "c") == ["step_00000001"]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from keras_llm import models, training
 from keras_llm.training import Checkpoints, RunState
+from keras_llm.training.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -70,7 +72,7 @@ def test_a_kill_inside_a_save_never_costs_the_last_checkpoint(tmp_path):
         time.sleep(rng.uniform(0.005, 0.08))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        checkpoints.remove_leftovers()
+        checkpoints.mend()
         newest = checkpoints.newest_whole()
         # What has its final name is whole: the newest is never passed over.
         assert newest == checkpoints.paths()[0]
@@ -80,6 +82,55 @@ def test_a_kill_inside_a_save_never_costs_the_last_checkpoint(tmp_path):
         assert all((array.value == state.step).all() for array in arrays.values())
         step = state.step
     assert step > 1
+
+
+def die_before_operation(number):
+    """Ends this process, uncleaned, just before its `number`-th file operation."""
+    left = [number]
+
+    def hook(event, _):
+        if event.startswith(("os.", "open")):
+            left[0] -= 1
+            if left[0] == 0:
+                os._exit(9)
+
+    sys.addaudithook(hook)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_kill_at_any_point_of_a_second_save_leaves_a_whole_one(tmp_path, damaged):
+    checkpoints, old = Checkpoints(tmp_path, keep=1), 3 if damaged else 4
+    for number in range(1, 1_000, 3 if damaged else 1):
+        shutil.rmtree(tmp_path)
+        before = checkpoints.save({"a": Array(np.full(5, 4))}, RunState(step=4))
+        if damaged:
+            os.truncate(before / "arrays.safetensors", 9)
+            # Stays, though a later step is there and one is kept.
+            checkpoints.save({"a": Array(np.full(5, 3))}, RunState(step=3))
+        child = os.fork()
+        if child == 0:
+            try:
+                die_before_operation(number)
+                checkpoints.save({"a": Array(np.full(5, 5))}, RunState(step=4))
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        checkpoints.mend()
+        array = Array(np.zeros(5, int))
+        state = checkpoints.restore(checkpoints.newest_whole(), {"a": array})
+        assert (state.step, *set(array.value)) in {(old, old), (4, 5)}, number
+        assert all(name.startswith("step_") for name in os.listdir(tmp_path))
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+    assert 20 < number < 990 and set(array.value) == {5}
+
+
+def test_going_on_mends_a_model_folder_that_a_kill_left_aside(tmp_path, experiment):
+    folder = RunFolder(tmp_path)
+    for name in (".best.old", ".last.new", "..best.new.x.tmp"):
+        (tmp_path / name).mkdir()
+    folder.go_on(experiment)
+    assert sorted(os.listdir(tmp_path)) == ["best", "config.json"]
 
 
 def losses(run_dir):

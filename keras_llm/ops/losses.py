@@ -56,17 +56,14 @@ def check_label_smoothing(label_smoothing: float) -> None:
 
 
 def chunk_tokens(num_tokens: int, vocab_size: int) -> int:
-    """Returns how many tokens' logits to hold at a time: a divisor of `num_tokens`.
+    """Returns how many tokens' logits to hold at a time: in equal chunks, or nearly.
 
-    >>> chunk_tokens(1_024, 50_257), chunk_tokens(1_024, 65)
-    (512, 1024)
+    >>> chunk_tokens(1_024, 50_257), chunk_tokens(1_021, 50_257), chunk_tokens(9, 65)
+    (512, 511, 9)
     """
-    chunks = 1
-    while chunks < num_tokens and num_tokens * vocab_size > chunks * _CHUNK_VALUES:
-        chunks += 1
-        while num_tokens % chunks:
-            chunks += 1
-    return num_tokens // chunks
+    most = max(1, _CHUNK_VALUES // vocab_size)
+    chunks = -(-num_tokens // most)
+    return -(-num_tokens // chunks)
 
 
 def head_loss(
@@ -93,8 +90,8 @@ def head_loss(
         weights_N: Float tensor [N]; 0 leaves a token out. Not differentiated.
         tied: Whether `kernel` is the embedding table.
         label_smoothing: As in `token_losses`.
-        chunk: Tokens at a time, a divisor of N; None chooses by size. N must be
-            known when the function is traced.
+        chunk: Tokens at a time, the last ones what is left; None chooses by size. N
+            must be known when the function is traced.
         fuse: Compiles the function between the products, such as
             `tf.function(jit_compile=True)`; None leaves it as it is.
 
@@ -102,7 +99,7 @@ def head_loss(
         Scalar float32 sum, in nats.
 
     Raises:
-        ValueError: `chunk` does not divide N, or a bad `label_smoothing`.
+        ValueError: `chunk` below 1, or a bad `label_smoothing`.
 
     >>> x, w = np.ones((4, 3), "float32"), np.zeros((7, 3), "float32")
     >>> loss = head_loss(x, w, np.array([0, 1, 2, 3]), np.ones(4), chunk=2)
@@ -112,8 +109,9 @@ def head_loss(
     check_label_smoothing(label_smoothing)
     num_tokens = hidden_ND.shape[0]
     vocab_size = kernel.shape[0 if tied else 1]
-    chunk = chunk or chunk_tokens(num_tokens, vocab_size)
-    checks.check_divides("chunk", chunk, "tokens", num_tokens)
+    if chunk is None:
+        chunk = chunk_tokens(num_tokens, vocab_size)
+    checks.check_positive("chunk", chunk)
     targets_N = ops.cast(targets_N, "int32")
     weights_N = ops.cast(weights_N, "float32")
 

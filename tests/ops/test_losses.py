@@ -56,7 +56,7 @@ def gradients(function, *values):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("chunk", [3, 12, None])
+@pytest.mark.parametrize("chunk", [3, 5, 11, 12, 17, None])
 def test_head_loss_has_the_closed_form_s_value_and_gradients(
     inputs, smoothing, tied, chunk
 ):
@@ -89,11 +89,36 @@ def test_huge_logits_stay_finite():
     assert float(losses.token_losses(logits, [1])[0]) == pytest.approx(2e4)
 
 
-@pytest.mark.parametrize("tokens, vocab", [(1_024, 50_257), (7 * 13, 10**6), (8, 5)])
-def test_chunks_divide_the_tokens_and_bound_the_logits(tokens, vocab):
+@pytest.mark.parametrize(
+    "tokens, vocab", [(1_024, 50_257), (7_919, 50_257), (91, 10**6), (8, 5), (3, 2**26)]
+)
+def test_chunks_are_few_and_bound_the_logits(tokens, vocab):
     chunk = losses.chunk_tokens(tokens, vocab)
-    assert tokens % chunk == 0
     assert chunk == 1 or chunk * vocab <= 2**25
+    chunks = -(-tokens // chunk)
+    assert chunks == 1 or chunk == 1 or tokens * vocab > (chunks - 1) * 2**25
+    assert 0 < tokens - (chunks - 1) * chunk <= chunk  # What is left for the last.
+
+
+def test_a_short_last_chunk_costs_what_it_holds(inputs):
+    rows = []
+
+    def counted(between):
+        def call(logits, targets, weights):
+            rows.append(logits.shape[0])
+            return between(logits, targets, weights)
+
+        return call
+
+    hidden, table, targets, weights = inputs.values()
+    losses.head_loss(hidden, table, targets, weights, chunk=5, fuse=counted)
+    assert rows == [5, 5, 2]
+
+
+@pytest.mark.parametrize("bad", [0, -1])
+def test_a_chunk_of_no_tokens_is_refused(inputs, bad):
+    with pytest.raises(ValueError, match=f"chunk={bad}"):
+        losses.head_loss(*inputs.values(), chunk=bad)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.0, float("nan")])

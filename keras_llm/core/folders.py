@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 _MANIFEST = "manifest.json"
@@ -174,8 +174,15 @@ def write_manifest(folder: str | os.PathLike[str], **extra: Any) -> None:
     write_json(root / _MANIFEST, {**extra, "files": files})
 
 
-def check_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def check_manifest(
+    folder: str | os.PathLike[str], editable: Collection[str] = ()
+) -> dict[str, Any]:
     """Checks every file below `folder` against its manifest and returns that.
+
+    Args:
+        folder: The folder that holds `manifest.json`.
+        editable: Files that people may change, add and remove, by their paths
+            below `folder`.
 
     Raises:
         CorruptFolderError: The manifest is absent or unreadable, or a file is
@@ -191,7 +198,7 @@ def check_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptFolderError(f"No readable manifest in {root}: {error}.") from error
     present = _files_below(root)
-    for name in sorted(set(listed) | set(present)):
+    for name in sorted((set(listed) | set(present)) - set(editable)):
         if name not in listed:
             raise CorruptFolderError(f"{root / name} is not in the manifest.")
         if name not in present or (root / name).is_symlink():

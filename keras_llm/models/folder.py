@@ -24,6 +24,7 @@ from keras_llm.models.architectures import architecture, build, count_parameters
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _TOKENIZER = "tokenizer"
+_CARD = "README.md"
 
 Path = str | os.PathLike[str]
 
@@ -66,7 +67,7 @@ def save(model: keras.Model, tokenizer: Any, folder: Path) -> None:
         )
         if tokenizer is not None:
             tokenizer.save(temporary / _TOKENIZER)
-        (temporary / "README.md").write_text(_card(model, tokenizer), encoding="utf-8")
+        (temporary / _CARD).write_text(_card(model, tokenizer), encoding="utf-8")
         write_manifest(temporary)
 
 
@@ -91,7 +92,7 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
     """Reads a model folder.
 
     Args:
-        folder: Written by `save`.
+        folder: Written by `save`. Its card, `README.md`, may have been edited.
         dtype: A dtype or policy for every layer; None for Keras' global policy.
 
     Raises:
@@ -103,7 +104,7 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
         raise FileNotFoundError(
             f"A model folder is needed, as `models.save` writes it. Received: {folder}."
         )
-    check_manifest(folder)
+    check_manifest(folder, editable=(_CARD,))
     model = build(load_config(folder), dtype)
     load_weights(model, pathlib.Path(folder) / _WEIGHTS)
     return model

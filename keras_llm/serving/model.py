@@ -18,6 +18,9 @@ from keras_llm.serving.tensors import TensorSpec
 
 _log = logging.getLogger(__name__)
 
+# Files of a version folder that are the operator's: the graph and the weights are not.
+_EDITABLE = ("README.md", "batching_params.pbtxt", WARMUP_PATH)
+
 
 class Signature(NamedTuple):
     """What a signature is called by, takes and gives, by the names of its tensors."""
@@ -47,7 +50,7 @@ class Model:
 
     def __init__(self, folder: pathlib.Path, version: int, allow_xla: bool = False):
         if (folder / "manifest.json").exists():
-            check_manifest(folder)
+            check_manifest(folder, _EDITABLE)
         _load_tf_text(check_graph(folder, allow_xla))
         self.version = version
         self._session, self._signature_defs = _load(folder)

@@ -125,6 +125,19 @@ def test_the_manifest_finds_every_damage(tmp_path, damage):
         folders.check_manifest(tmp_path)
 
 
+def test_editable_files_may_be_changed_added_and_removed(tmp_path):
+    for name in ("data", "notes", "extra"):
+        (tmp_path / name).write_text(name)
+    folders.write_manifest(tmp_path)
+    (tmp_path / "notes").write_text("more notes")
+    (tmp_path / "extra").unlink()
+    (tmp_path / "new").write_text("new")
+    folders.check_manifest(tmp_path, editable=("notes", "extra", "new"))
+    (tmp_path / "data").write_text("atad")
+    with pytest.raises(folders.CorruptFolderError, match="data differs"):
+        folders.check_manifest(tmp_path, editable=("notes", "extra", "new"))
+
+
 def test_json_above_the_limit_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match="may hold 10 bytes"):

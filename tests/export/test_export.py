@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -9,9 +10,15 @@ import pytest
 import tensorflow as tf
 
 from keras_llm import export, models, tokenizers
-from keras_llm.core import allowed_ops, check_manifest, prediction_log
+from keras_llm.core import (
+    CorruptFolderError,
+    allowed_ops,
+    check_manifest,
+    prediction_log,
+)
 from keras_llm.export import signatures, writer
 from keras_llm.generation import Generator, TextModel
+from keras_llm.serving.model import Model
 
 SIGNATURES = {
     "serving_default": ({"prompt"}, {"text"}),
@@ -111,6 +118,27 @@ def test_the_folder_holds_what_serving_needs(folder):
     requests = prediction_log.read_warmup(folder / prediction_log.WARMUP_PATH)
     assert 0 < len(requests) < 20
     assert sorted(os.listdir(folder.parent)) == ["3"]
+
+
+def test_an_operator_may_edit_what_is_not_the_model(folder, tmp_path):
+    version = shutil.copytree(folder, tmp_path / "3")
+    (version / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }")
+    (version / "README.md").write_text("Ours.")
+    (version / prediction_log.WARMUP_PATH).unlink()
+    served = Model(version, 3)
+    assert served.warm_up(version) == 0
+    answer = served.predict("tokenize", {"text": np.array([b"ab"], object)})
+    assert answer["token_ids"].tolist() == [[97, 98]]
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+def test_a_changed_graph_or_weight_is_named(folder, tmp_path, name):
+    version = shutil.copytree(folder, tmp_path / "3")
+    content = bytearray((version / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (version / name).write_bytes(content)
+    with pytest.raises(CorruptFolderError, match=f"{name} differs .* write it anew"):
+        Model(version, 3)
 
 
 def test_warm_up_requests_are_answered(folder, loaded):

@@ -103,6 +103,14 @@ def test_damage_is_detected(folder, name, damage):
         models.load(folder)
 
 
+def test_the_card_may_be_written_to(folder):
+    with open(folder / "README.md", "a") as card:
+        card.write("Trained on sea stories.\n")
+    models.load(folder)
+    (folder / "README.md").unlink()
+    models.load(folder)
+
+
 def rewrite(folder, change):
     """Changes the weights and signs the folder anew."""
     path = folder / "model.safetensors"

@@ -5,6 +5,7 @@ Example: python scripts/generate.py --model=runs/whale/best --prompt='The whale'
 """
 
 import json
+import os
 import sys
 
 from absl import app, flags
@@ -37,19 +38,26 @@ _DTYPE = flags.DEFINE_enum(
 _JIT = flags.DEFINE_bool("jit", False, "Compile decoding by XLA.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per prompt.")
 
+_OF_DRAWING = [
+    *(_TEMPERATURE, _TOP_K, _TOP_P, _MIN_P, _REPETITION_PENALTY, _SEED, _STOP, _JIT)
+]
+
 
 def main(argv: list[str]) -> None:
     """Prints each prompt with its continuation."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-    prompts = _PROMPT.value
-    if prompts is None:
-        prompts = [sys.stdin.read()]
+    _refuse_idle_flags()
+    # As bytes: a prompt need not be UTF-8.
+    if _PROMPT.value is None:
+        prompts = [sys.stdin.buffer.read()]
+    else:
+        prompts = [os.fsencode(prompt) for prompt in _PROMPT.value]
     from keras_llm import generation, models
 
     model = models.load(_MODEL.value, _DTYPE.value)
     tokenizer = models.load_tokenizer(_MODEL.value)
-    if _NUM_BEAMS.value > 1:
+    if _NUM_BEAMS.value != 1:
         _print_beams(generation.BeamSearch(model, tokenizer), prompts)
         return
     generator = generation.Generator(model, tokenizer, _JIT.value)
@@ -65,7 +73,7 @@ def main(argv: list[str]) -> None:
     if len(prompts) == 1 and not _JSON.value and not _JIT.value:
         pieces = generator.stream(prompts[0], _STOP.value, **knobs)
         first = next(pieces, "")  # A refusal comes before anything is printed.
-        print(prompts[0] + first, end="", flush=True)
+        print(_shown(prompts[0]) + first, end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
@@ -74,6 +82,16 @@ def main(argv: list[str]) -> None:
         prompts, generator.generate(prompts, _STOP.value, **knobs), strict=True
     ):
         _print(prompt, result.text, vars(result))
+
+
+def _refuse_idle_flags():
+    """Raises UsageError if a flag is given that would change nothing."""
+    idle, when = [_LENGTH_PENALTY], "without --num_beams above 1"
+    if _NUM_BEAMS.value != 1:
+        idle, when = _OF_DRAWING, "with --num_beams, which looks for the likeliest text"
+    given = [f"--{flag.name}" for flag in idle if flags.FLAGS[flag.name].present]
+    if given:
+        raise app.UsageError(f"{', '.join(given)} changes nothing {when}.")
 
 
 def _print_beams(search, prompts):
@@ -87,6 +105,10 @@ def _print_beams(search, prompts):
 
 def _print(prompt, text, values):
     if _JSON.value:
-        print(json.dumps({"prompt": prompt, **values}, ensure_ascii=False))
+        print(json.dumps({"prompt": _shown(prompt), **values}, ensure_ascii=False))
     else:
-        print(prompt + text)
+        print(_shown(prompt) + text)
+
+
+def _shown(prompt: bytes) -> str:
+    return prompt.decode(errors="replace")

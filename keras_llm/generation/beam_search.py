@@ -71,11 +71,20 @@ class BeamSearch:
 
     def __init__(self, model, tokenizer):
         self.text_model = TextModel(model, tokenizer)
-        self._run = tf.function(self._search, autograph=False)
+        size = tf.TensorSpec([], tf.int32)
+        self._run = tf.function(
+            self._search,
+            input_signature=[
+                tf.TensorSpec([1, None], tf.int32),
+                tf.TensorSpec([1], tf.int32),
+                *(size, size, tf.TensorSpec([], tf.float32)),
+            ],
+            autograph=False,
+        )
 
     def search(
         self,
-        prompt: str,
+        prompt: str | bytes,
         num_beams: int = 4,
         max_new_tokens: int = 64,
         length_penalty: float = 0.6,

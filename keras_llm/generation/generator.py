@@ -3,11 +3,12 @@
 import codecs
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from keras_llm.generation import loop
+from keras_llm.generation import loop, stopping
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.text_model import TextModel
 
@@ -46,18 +47,18 @@ class Generator:
         text = tf.TensorSpec([None], tf.string)
         rows = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
         knobs = parameters_lib.Parameters(**rows)
+        request = [text, knobs, tf.TensorSpec([None, None], tf.string)]
         self._generate = tf.function(
-            self.text_model.generate,
-            input_signature=[text, knobs, tf.TensorSpec([None, None], tf.string)],
-            autograph=False,
+            self.text_model.generate, input_signature=request, autograph=False
+        )
+        self._begin = tf.function(
+            self._begin_ids, input_signature=request, autograph=False
         )
         self._score = tf.function(
             self.text_model.score, input_signature=[text, text], autograph=False
         )
-        self._begin = tf.function(self._begin_ids, autograph=False)
-        self._advance = tf.function(self._advance_ids, autograph=False)
 
-    def generate(self, prompts: Sequence[str], stop=(), **parameters):
+    def generate(self, prompts: Sequence[str | bytes], stop=(), **parameters):
         """Continues every prompt; a row's result does not depend on the others.
 
         Args:
@@ -75,14 +76,9 @@ class Generator:
                 long.
         """
         _check_texts("prompts", prompts)
-        prompt = tf.constant(list(prompts), tf.string, [len(prompts)])
-        knobs = parameters_lib.make(len(prompts), **parameters)
-        if knobs.max_new_tokens is None:
-            _, lengths = self.text_model.encode_prompt(prompt)
-            limit = self.text_model.limit
-            knobs = parameters_lib.with_room(knobs, lengths, limit)
+        request = self._request(prompts, stop, parameters)
         with readable_errors():
-            result = self._generate(prompt, knobs, _stop_rows(stop, len(prompts)))
+            result = self._generate(*request)
         return [
             Generation(
                 text=result["text"][i].numpy().decode(),
@@ -94,7 +90,7 @@ class Generator:
             for i, count in enumerate(result["num_tokens"].numpy())
         ]
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]):
+    def score(self, prompts: Sequence[str | bytes], completions: Sequence[str | bytes]):
         """Returns log probability, tokens and bits per byte of each completion.
 
         Returns:
@@ -109,7 +105,7 @@ class Generator:
             )
         return {name: value.numpy() for name, value in result.items()}
 
-    def stream(self, prompt: str, stop: Sequence[str] = (), **parameters):
+    def stream(self, prompt: str | bytes, stop: Sequence[str] = (), **parameters):
         """Yields pieces of the continuation as they are generated.
 
         Joined, they are the text that `generate` returns. A piece is held back
@@ -119,15 +115,29 @@ class Generator:
             prompt: The text to continue.
             stop: Strings before which the text ends.
             **parameters: Fields of `generation.Parameters`, one value each.
+
+        Raises:
+            ValueError: As `generate` does; at once, not with the first piece.
         """
         _check_texts("prompt", [prompt])
-        knobs = parameters_lib.make(1, **parameters)
-        pieces = self._token_pieces(prompt, knobs)
-        return _hold_back(pieces, [text.encode() for text in stop if text])
-
-    def _token_pieces(self, prompt, knobs) -> Iterator[bytes]:
+        _check_texts("stop", stop)
         with readable_errors():
-            state, knobs = self._begin(tf.constant([prompt]), knobs)
+            state, knobs = self._begin(*self._request([prompt], stop, parameters))
+        return _hold_back(
+            self._token_pieces(state, knobs), [tf.compat.as_bytes(s) for s in stop if s]
+        )
+
+    def _request(self, prompts, stop, parameters):
+        """Returns prompts, knobs and stop strings as tensors."""
+        prompt = tf.constant(list(prompts), tf.string, [len(prompts)])
+        knobs = parameters_lib.make(len(prompts), **parameters)
+        if knobs.max_new_tokens is None:
+            _, lengths = self.text_model.encode_prompt(prompt)
+            limit = self.text_model.limit
+            knobs = parameters_lib.with_room(knobs, lengths, limit)
+        return prompt, knobs, _stop_rows(stop, len(prompts))
+
+    def _token_pieces(self, state, knobs) -> Iterator[bytes]:
         words = self.text_model.tokenizer.token_bytes
         for i in range(int(knobs.max_new_tokens[0])):
             yield words[int(state.token_ids[0, i])]
@@ -135,10 +145,17 @@ class Generator:
                 return
             state = self._advance(state, knobs)
 
-    def _begin_ids(self, prompt, knobs):
+    @functools.cached_property
+    def _advance(self):
+        # Traced once for all sizes: each prompt brings caches of its own.
+        begun = self._begin.get_concrete_function().structured_outputs
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), begun)
+        return tf.function(self._advance_ids, input_signature=specs, autograph=False)
+
+    def _begin_ids(self, prompt, knobs, stop):
         token_ids, lengths = self.text_model.encode_prompt(prompt)
-        knobs = parameters_lib.with_room(knobs, lengths, self.text_model.limit)
         knobs = parameters_lib.check(knobs, lengths, self.text_model.limit)
+        stopping.parse(stop)  # For its checks: the strings are looked for in Python.
         room = tf.maximum(knobs.max_new_tokens[0], 1)
         capacity = tf.minimum(lengths[0] + room, self.text_model.limit)
         request = self.text_model.request(knobs)

@@ -73,6 +73,12 @@ def test_one_beam_is_greedy(search):
     np.testing.assert_array_less(sum(greedy.log_probs) - 1e-4, beam.log_prob)
 
 
+def test_prompts_of_any_length_share_one_trace(search):
+    for prompt in ("a", "ab", "abba"):
+        search.search(prompt, 2, 3)
+    assert search._run.experimental_get_tracing_count() == 1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [((0, 3, 0.6), "num_beams"), ((2, 0, 0.6), "max_new_tokens"), ((2, 3, 9), "pena")],

@@ -114,6 +114,24 @@ def test_streaming_gives_the_same_text(generator):
             assert "".join(generator.stream(prompt, stop, **knobs)) == whole
 
 
+def test_streaming_refuses_at_once_what_generate_refuses(generator):
+    for parameters_, stop, message in [
+        ({"max_new_tokens": -1}, [], "max_new_tokens.*-1"),
+        ({}, ["x" * 257], "256 bytes.*257"),
+        ({}, ["x"] * 65, "64 strings.*65"),
+        ({}, "word", "`stop` must be a list"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            generator.stream("ab", stop, **parameters_)
+
+
+def test_streaming_traces_once_for_prompts_of_any_length(generator):
+    for prompt in PROMPTS:
+        list(generator.stream(prompt, max_new_tokens=3))
+    assert generator._begin.experimental_get_tracing_count() == 1
+    assert generator._advance.experimental_get_tracing_count() == 1
+
+
 def test_score_sums_the_full_forward_pass(model, generator):
     prompts, completions = ["ab", "", "xyz", "q"], ["cde", "hi", "", "文"]
     scores = generator.score(prompts, completions)

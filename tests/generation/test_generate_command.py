@@ -1,0 +1,71 @@
+"""`scripts/generate.py` in a process of its own."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from keras_llm import models, tokenizers
+from keras_llm.generation import Generator
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "generate.py"
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(5)
+    config = models.GPT2Config(
+        vocab_size=257, width=20, num_layers=1, num_heads=5, max_positions=32
+    )
+    return models.build(config)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    models.save(model, tokenizers.ByteTokenizer(), folder)
+    return folder
+
+
+def generate(folder, *flags, stdin=None):
+    return subprocess.run(
+        [sys.executable, SCRIPT, f"--model={folder}", *flags],
+        input=stdin,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def test_prompts_of_any_bytes_give_one_object_each(model, folder):
+    prompts = ["文", b"a\xff\xc3"]
+    knobs = {"max_new_tokens": 6, "temperature": 0.9, "seed": 3}
+    done = generate(
+        folder,
+        *[b"--prompt=" + (p if isinstance(p, bytes) else p.encode()) for p in prompts],
+        *[f"--{name}={value}" for name, value in knobs.items()],
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    expected = Generator(model, tokenizers.ByteTokenizer()).generate(prompts, **knobs)
+    assert [row["token_ids"] for row in rows] == [row.token_ids for row in expected]
+    assert [row["text"] for row in rows] == [row.text for row in expected]
+    assert [row["prompt"] for row in rows] == ["文", "a\ufffd\ufffd"]
+
+
+def test_standard_input_is_continued_as_it_is_written(model, folder):
+    done = generate(folder, "--max_new_tokens=5", stdin=b"tail\xc3")
+    assert done.returncode == 0, done.stderr
+    generator = Generator(model, tokenizers.ByteTokenizer())
+    text = generator.generate([b"tail\xc3"], max_new_tokens=5)[0].text
+    assert done.stdout.decode() == "tail\ufffd" + text + "\n"
+
+
+def test_flags_that_would_change_nothing_are_refused(folder):
+    done = generate(folder, "--prompt=a", "--num_beams=3", "--temperature=1", "--jit")
+    assert done.returncode == 1
+    assert b"--temperature, --jit changes nothing with --num_beams" in done.stderr
+    assert done.stdout.count(b"Traceback") == 0

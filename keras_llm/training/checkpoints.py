@@ -43,6 +43,7 @@ class RunState:
         best_loss: Lowest validation loss so far, or None.
         best_step: Where it was reached.
         evaluations_since_best: For early stopping.
+        evaluation_due: Whether the run was left before the step's evaluation ended.
         bad_steps: Steps refused because of NaN or infinity, in all.
         tokens: Real tokens trained on.
         seconds: Spent so far, over all resumptions.
@@ -53,6 +54,7 @@ class RunState:
     best_loss: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0
+    evaluation_due: bool = False
     bad_steps: int = 0
     tokens: int = 0
     seconds: float = 0.0

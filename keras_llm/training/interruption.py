@@ -3,6 +3,7 @@
 import signal
 import threading
 from types import FrameType
+from typing import NoReturn
 
 # EX_TEMPFAIL of sysexits.h: not a failure, try again (with --resume).
 EXIT_CODE = 75
@@ -15,8 +16,12 @@ class Preempted(Exception):
     """
 
 
+class AskedToEnd(Exception):
+    """A signal came; raised where the run can be left."""
+
+
 class Interruption:
-    """Notes SIGTERM and SIGINT while a run goes on; the run asks between steps.
+    """Notes SIGTERM and SIGINT while a run goes on; the run asks between batches.
 
     A second signal of the same kind has its usual effect at once. Outside the main
     thread no signal can be caught, and none is.
@@ -41,7 +46,12 @@ class Interruption:
         self.received = signal.Signals(number)
         signal.signal(number, self._before[self.received])  # type: ignore[arg-type]
 
-    def leave(self, message: str) -> None:
+    def check(self) -> None:
+        """Raises AskedToEnd once a signal has come."""
+        if self.received:
+            raise AskedToEnd
+
+    def leave(self, message: str) -> NoReturn:
         """Raises what ends the run, once everything is saved."""
         if self.received is signal.SIGINT:
             raise KeyboardInterrupt(message)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_llm import models
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.config import Experiment
-from keras_llm.training.interruption import Interruption
+from keras_llm.training.interruption import AskedToEnd, Interruption
 from keras_llm.training.metrics import MetricsLog, plot_losses
 from keras_llm.training.progress import Progress
 from keras_llm.training.replicas import Spreader, check_strategy, workers
@@ -134,7 +134,7 @@ class _Run:
         self.interruption = interruption
         self.is_chief = workers(strategy).is_chief
         self._make(strategy)
-        self.state = self._restore()
+        self.state = self.saved = self._restore()
         self.validation: Validation | None = None
         self.last_loss: float | None = None
         self.seconds_before = self.state.seconds
@@ -182,12 +182,15 @@ class _Run:
     def to_the_end(self) -> Summary:
         """Runs what is left of the run."""
         try:
+            if self.state.evaluation_due:
+                self._at_intervals()
             while self.state.step < self.config.steps and not self._out_of_patience():
                 self._call()
                 self._at_intervals()
-                if self.interruption.received:
-                    self._leave()
+                self.interruption.check()
             return self._finish()
+        except AskedToEnd:
+            self._leave()
         finally:
             self.progress.close()
             if self.log:
@@ -283,6 +286,8 @@ class _Run:
         config, step = self.config, self.state.step
         at_end = step == config.steps
         if at_end or (config.eval_every and step % config.eval_every == 0):
+            self.state = dataclasses.replace(self.state, evaluation_due=True)
+        if self.state.evaluation_due:
             self._evaluate()
         saves = config.save_every and step % config.save_every == 0
         if saves and not at_end and not self._out_of_patience():
@@ -290,7 +295,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         with self.optimizer.averaged():
-            self.validation = self.validator()
+            self.validation = self.validator(self.interruption.check)
             loss = self.validation.nats_per_token
             best = self.state.best_loss
             improved = math.isfinite(loss) and (best is None or loss < best)
@@ -300,6 +305,7 @@ class _Run:
                 )
         self.state = dataclasses.replace(
             self.state,
+            evaluation_due=False,
             best_loss=loss if improved else best,
             best_step=self.state.step if improved else self.state.best_step,
             evaluations_since_best=0
@@ -315,15 +321,16 @@ class _Run:
             )
 
     def _save(self) -> None:
-        if not self.is_chief:
+        if not self.is_chief or self.state == self.saved:
             return
         if self.log:
             self.log.flush()
         seconds = self.seconds_before + time.perf_counter() - self.begun
         self.state = dataclasses.replace(self.state, seconds=seconds)
         self.checkpoints.save(self.arrays, self.state)
+        self.saved = self.state
 
-    def _leave(self) -> None:
+    def _leave(self) -> NoReturn:
         """Saves and raises what the signal asks for."""
         self._save()
         self.interruption.leave(
@@ -335,8 +342,7 @@ class _Run:
         """Saves, draws the curve and tells how it went."""
         notes: list[str] = []
         if self.is_chief:
-            if self.progress.calls:
-                self._save()
+            self._save()
             with self.optimizer.averaged():
                 self.folder.replace_model(
                     self.folder.last, self.model, self.inputs.tokenizer

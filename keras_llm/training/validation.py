@@ -1,6 +1,7 @@
 """The loss over a whole validation text: every token once, exactly."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -64,13 +65,19 @@ class Validator:
         )
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, total, axis=None)
 
-    def __call__(self) -> Validation:
-        """Returns the loss of the model as it stands."""
+    def __call__(self, before_batch: Callable[[], None] | None = None) -> Validation:
+        """Returns the loss of the model as it stands.
+
+        Args:
+            before_batch: Called before each batch; what it raises ends the
+                measuring.
+        """
+        losses = []
+        for batch in self.batches:
+            if before_batch is not None:
+                before_batch()
+            losses.append(float(self._batch_loss(self._spread(batch, axis=0))))
         # Sums of batches are added in float64: exact to far more digits than shown.
-        losses = [
-            float(self._batch_loss(self._spread(batch, axis=0)))
-            for batch in self.batches
-        ]
         total = math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
         return Validation(
             nats_per_token=total / self.batches.num_tokens,

@@ -1,5 +1,6 @@
 import json
 import math
+import signal
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from keras_llm import data, models, tokenizers, training
 from keras_llm.core import read_json
-from keras_llm.training import Experiment, TrainConfig
+from keras_llm.training import Checkpoints, Experiment, TrainConfig, setup
 
 
 def train(experiment, texts, run_dir, **options):
@@ -27,6 +28,17 @@ def losses(run_dir):
 
 def weights(folder):
     return models.load(folder).get_weights()
+
+
+def untimed_metrics(run_dir):
+    lines = training.read_metrics(run_dir / "metrics.jsonl")
+    return [{**line, "tokens_per_second": None} for line in lines]
+
+
+def assert_same_models(one, other):
+    for folder in ("best", "last"):
+        pairs = zip(weights(one / folder), weights(other / folder), strict=True)
+        assert all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +164,46 @@ def test_resumed_midway_equals_a_run_in_one_go(finished, texts, tmp_path):
     keras.utils.set_random_seed(99)  # Nothing may hang on the global state.
     train(base_experiment(**constant), texts, parts, resume=True)
     assert losses(whole) == losses(parts)
-    for folder in ("best", "last"):
-        pairs = zip(weights(whole / folder), weights(parts / folder), strict=True)
-        assert all(a.tobytes() == b.tobytes() for a, b in pairs)
+    assert_same_models(whole, parts)
+
+
+def test_asked_to_end_while_evaluating_goes_on_as_if_never_asked(
+    texts, tmp_path, monkeypatch
+):
+    """Before the second batch of every evaluation: of one midway and the last."""
+    monkeypatch.setattr(setup, "_VALIDATION_TOKENS", 66)
+    experiment = base_experiment(
+        steps=4, eval_every=2, save_every=2, patience=9, ema_decay=0.8
+    )
+    train(experiment, texts, tmp_path / "whole")
+    evaluate, batches = training.Validator.__call__, []
+
+    def every_other_is_cut(validator, before_batch):
+        batches.append(0)
+
+        def ask():
+            batches[-1] += 1
+            if len(batches) % 2 and batches[-1] == 2:
+                signal.raise_signal(signal.SIGTERM)
+            before_batch()
+
+        return evaluate(validator, ask)
+
+    monkeypatch.setattr(training.Validator, "__call__", every_other_is_cut)
+    parts = tmp_path / "parts"
+    for step in (2, 4):
+        with pytest.raises(training.Preempted, match=f"after step {step};"):
+            train(experiment, texts, parts, resume=True)
+    summary = train(experiment, texts, parts, resume=True)
+    assert batches == [2, 8, 2, 8] and summary.validation is not None
+    assert untimed_metrics(parts) == untimed_metrics(tmp_path / "whole")
+    states = [
+        Checkpoints(run / "checkpoints", 3).newest_whole() / "state.json"
+        for run in (parts, tmp_path / "whole")
+    ]
+    parts_state, whole_state = ({**read_json(s), "seconds": 0} for s in states)
+    assert parts_state == whole_state
+    assert_same_models(tmp_path / "whole", parts)
 
 
 def test_averaged_weights_are_evaluated_and_saved(texts, tmp_path):

@@ -49,7 +49,9 @@ class MultiHeadAttention(keras.layers.Layer):
         training: Whether attention weights are dropped.
 
     Returns:
-        Tensor [B, T, D] in the layer's compute dtype.
+        Tensor [B, T, D] in the layer's compute dtype. A query that may see nothing,
+        as in a row of padding alone, gets the mean of all values: finite, and with
+        finite gradients, but without meaning.
 
     Raises:
         ValueError: Heads that do not divide, an odd head size with rotation, or a

@@ -82,6 +82,44 @@ def test_padding_mask():
     np.testing.assert_allclose(layer(x, mask=real), expected, atol=2e-5)
 
 
+def gradient_of_the_sum(layer, x):
+    """Returns d sum(layer(x, mask)) / d x, as a function of the mask."""
+    if keras.config.backend() == "jax":
+        import jax
+
+        return lambda mask: jax.jit(jax.grad(lambda x: layer(x, mask=mask).sum()))(x)
+
+    def by_tape(mask):
+        import tensorflow as tf
+
+        source = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(source)
+            total = tf.reduce_sum(layer(source, mask=mask))
+        return tape.gradient(total, source)
+
+    return by_tape
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("grouped", "float32"), ("window", "mixed_float16")]
+)
+def test_a_row_of_padding_alone_stays_finite(name, dtype):
+    layer, x = made(**OPTIONS[name], dtype=dtype), some(B, T, D)
+    real = np.arange(T)[None] < np.array([[0], [3]])
+    assert np.isfinite(np.asarray(ops.cast(layer(x, mask=real), "float32"))).all()
+    slope = np.asarray(gradient_of_the_sum(layer, x)(real))
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0
+
+
+def test_a_query_that_may_see_nothing_takes_the_mean_of_all():
+    layer, x = made(num_heads=3, causal=False), some(B, T, D)
+    value_of = layer.query_key_value(x)[..., -D:]
+    expected = layer.output_projection(ops.mean(value_of, axis=1))
+    y = layer(x, mask=np.zeros((B, T), bool))
+    np.testing.assert_allclose(y[:, 1], expected, atol=2e-5)
+
+
 def test_a_given_mask_narrows_causality():
     layer, x = made(num_heads=3), some(B, T, D)
     mask = RNG.random((B, 1, T, T)) < 0.6

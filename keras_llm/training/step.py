@@ -54,9 +54,6 @@ class TrainStep:
         jit: "off", "parts" or "full".
 
     Attributes:
-        run: The compiled function from the first step's number (int64) and a dict
-            of `token_ids`, `targets` and `weights`, each [S, K, R, T] (per replica
-            where there are several), to a `StepResult` of tensors [S].
         bad_in_a_row: int32 variable, steps without an update since the last one.
         state: What a checkpoint must hold beside model and optimizer, by name.
     """
@@ -93,7 +90,27 @@ class TrainStep:
         self.loss_and_gradients = (
             fuse(self._loss_and_gradients) if fused_part else self._loss_and_gradients
         )
-        self.run = tf.function(self._run, reduce_retracing=True)
+        self._steps = tf.function(self._run)
+        self._traced = False
+
+    def run(self, first_step: tf.Tensor, batches: dict[str, Any]) -> StepResult:
+        """Runs S steps in one compiled call.
+
+        Args:
+            first_step: Number of the first of them, int64.
+            batches: `token_ids`, `targets` and `weights`, each [S, K, R, T] (per
+                replica where there are several).
+
+        Returns:
+            Tensors [S].
+        """
+        if not self._traced:
+            # One trace serves every S: left to itself TensorFlow makes one for the
+            # first S and another for all others.
+            specs = {name: _any_length(batch) for name, batch in batches.items()}
+            self._steps.get_concrete_function(first_step, specs)
+            self._traced = True
+        return self._steps(first_step, batches)
 
     def _accumulators(self) -> list[tf.Variable]:
         shapes = [(), (), *(weight.shape for weight in self.weights)]
@@ -188,6 +205,15 @@ class TrainStep:
 def fuse(function: Callable) -> Callable:
     """Compiles a function with XLA, once per shape of its arguments."""
     return tf.function(function, jit_compile=True)
+
+
+def _any_length(batch):
+    """Returns the spec of what is like `batch` but for the length of its first axis."""
+    longer = tf.nest.map_structure(
+        lambda part: tf.concat([part, part], axis=0), batch, expand_composites=True
+    )
+    spec, other = tf.type_spec_from_value(batch), tf.type_spec_from_value(longer)
+    return spec.most_specific_common_supertype([other])
 
 
 def _take(batches, i):

@@ -170,3 +170,24 @@ def test_a_step_without_real_tokens_is_harmless():
     assert results[0][0] == 0 and results[4][0]
     for weight in weights:
         assert np.isfinite(weight).all()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_one_trace_serves_any_number_of_steps(replicas):
+    strategy = mirrored() if replicas == 2 else tf.distribute.get_strategy()
+    config = TrainConfig()
+    with strategy.scope():
+        model = small_model(V)
+        optimizer = AdamW(model.trainable_variables, config)
+    loss, traces = training_loss(model), []
+
+    def counted(*rows):
+        traces.append(rows)
+        return loss(*rows)
+
+    step = TrainStep(strategy, model, optimizer, config, counted)
+    spread, rng = Spreader(strategy, 4), np.random.default_rng(10)
+    for steps in (1, 3, 2, 1):
+        batch = spread(batches(rng, steps, 1, 4), axis=2)
+        assert step.run(tf.constant(0, tf.int64), batch).loss.shape == (steps,)
+    assert len(traces) == replicas

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from keras_llm.export.arithmetic import TOLERANCES, compute_dtype
 from keras_llm.generation import TextModel
 from keras_llm.models import count_parameters
 
@@ -16,11 +17,12 @@ def card(text_model: TextModel, out: pathlib.Path, jit: bool, compared: int) -> 
         compared: Answers that were compared in a fresh process; 0 for none.
     """
     model, config = text_model.model, text_model.model.config
-    name = out.absolute().parent.name
+    name, dtype = out.absolute().parent.name, compute_dtype(model)
     limit = getattr(config, "max_positions", None)
     proof = (
         f"{compared} answers compared with the model in memory, from a moved folder, "
-        "in a process without keras_llm: identical text, log probabilities within 1e-4."
+        "in a process without keras_llm: identical text, log probabilities within "
+        f"{TOLERANCES[dtype]:g}."
         if compared
         else "Not verified: exported with `--verify=false`."
     )
@@ -37,7 +39,7 @@ A SavedModel that takes and returns strings. {start}
 | --- | --- |
 | architecture | {config.architecture} |
 | parameters | {count_parameters(model):,} |
-| dtype | {model.layers[-1].compute_dtype} |
+| dtype | {dtype} |
 | tokens per request | {limit or "not bounded by positions"} |
 | tokenizer | {text_model.tokenizer.kind}, {text_model.tokenizer.vocab_size:,} ids |
 | proof | {proof} |

@@ -1,7 +1,7 @@
 """Proof that an export gives elsewhere what the model gives in memory."""
 
+import contextlib
 import json
-import math
 import os
 import pathlib
 import subprocess
@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from keras_llm.core.allowed_ops import check_graph
 from keras_llm.export import fresh_process
+from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
 from keras_llm.generation import TextModel
 from keras_llm.generation import parameters as parameters_lib
 
-LOG_PROB_TOLERANCE = 1e-4  # Relative to 1 or to the value, whichever is greater.
 _NEW_TOKENS = 12
 _PROMPTS = ("", "The", "Call me Ishmael.", "一二三，café 🙂\n\t  x")
 
@@ -24,39 +24,56 @@ class VerificationError(RuntimeError):
     """An export holds a forbidden op, or answers otherwise than the model."""
 
 
-def verify(folder: str | os.PathLike[str], text_model: TextModel, jit: bool) -> int:
+def verify(
+    folder: str | os.PathLike[str], model: Any, tokenizer: Any, jit: bool = False
+) -> int:
     """Checks an export in a process that cannot import this package.
 
     The graph's ops must all be on the list of what TF Serving links; greedy and
-    sampled text and token ids must be identical to those in memory, log
-    probabilities within 1e-4, alone and in a mixed batch.
+    sampled text and token ids must be identical to those in memory, alone and in a
+    mixed batch, and log probabilities within 1e-4 in float32, 2e-3 in float16 and
+    1.6e-2 in bfloat16, relative to 1 or to the value, whichever is greater.
+
+    In float32 the model in memory is not compiled and its sums have another order.
+    In half precision that alone would choose other tokens: there it computes just as
+    the export does.
 
     Args:
         folder: The export, at a place other than where it was written.
-        text_model: The model in memory, not the one whose functions were written.
-        jit: Whether XLA ops are allowed.
+        model: The exported model.
+        tokenizer: Its tokenizer.
+        jit: Whether decoding was compiled by XLA.
 
     Returns:
         The number of answers compared.
 
     Raises:
         core.allowed_ops.ForbiddenGraphError: An op is not allowed.
-        VerificationError: An answer differs, or there was none.
+        VerificationError: An answer differs or is not finite, or there was none.
     """
     check_graph(folder, allow_xla=jit)
-    cases = list(_cases(text_model))
+    dtype = compute_dtype(model)
+    exact = dtype == "float32"
+    with contextlib.nullcontext() if exact else layout(model, jit):
+        # Its own functions: nothing that was traced to be written is reused.
+        text_model = TextModel(model, tokenizer, jit and not exact)
+        functions = {
+            name: tf.function(getattr(text_model, name), autograph=False)
+            for name in ("generate", "score", "tokenize")
+        }
+        cases = list(_cases(text_model))
+        expected = []
+        for name, given in cases:
+            expected.append(_in_memory(functions[name], name, given))
+            _check_finite(expected[-1], dtype)
     answers = _ask_fresh_process(folder, cases)
-    functions = {
-        name: tf.function(getattr(text_model, name), autograph=False)
-        for name in ("generate", "score", "tokenize")
-    }
-    for (name, inputs), answer in zip(cases, answers, strict=True):
-        _compare(name, inputs, _in_memory(functions[name], name, inputs), answer)
+    for (name, given), value, answer in zip(cases, expected, answers, strict=True):
+        _compare(name, given, value, answer, TOLERANCES[dtype])
     return len(cases)
 
 
 def _cases(text_model):
-    """Yields [signature, inputs]: a mixed batch, then each of its rows alone."""
+    """Yields [signature, inputs]; generation in a mixed batch, then in single rows."""
     prompts = [text for text in _PROMPTS if _fits(text_model, text)]
     rows = [
         {
@@ -72,11 +89,12 @@ def _cases(text_model):
         }
         for i, prompt in enumerate(prompts)
     ]
+    # First, for it shows best what overflows.
+    yield "score", {"prompt": prompts, "completion": prompts[::-1]}
+    yield "tokenize", {"text": prompts}
     yield "generate", {key: [row[key] for row in rows] for key in rows[0]}
     for row in rows:
         yield "generate", {key: [value] for key, value in row.items()}
-    yield "score", {"prompt": prompts, "completion": prompts[::-1]}
-    yield "tokenize", {"text": prompts}
 
 
 def _fits(text_model, text):
@@ -128,20 +146,34 @@ def _ask_fresh_process(folder, cases) -> list[dict[str, Any]]:
     )
 
 
-def _compare(name, inputs, expected, received):
-    for key, value in expected.items():
-        if not _close(value, received[key]):
+def _check_finite(answer, dtype):
+    """Raises VerificationError where the model in memory gives NaN already."""
+    for key, value in answer.items():
+        if not _close(value, value, 0.0):  # NaN and infinity differ from themselves.
             raise VerificationError(
-                f"The export must answer as the model in memory does. `{name}` "
-                f"differs in `{key}`: expected {value}, received {received[key]}, "
-                f"for {inputs}."
+                "A model to export must give finite log probabilities. Received: "
+                f"{key}={value} in {dtype}. If float16 overflows, export in bfloat16 "
+                "or float32; else look at the weights."
             )
 
 
-def _close(expected, received):
+def _compare(name, inputs, expected, received, tolerance):
+    for key, value in expected.items():
+        if not _close(value, received[key], tolerance):
+            raise VerificationError(
+                f"The export must answer as the model in memory does. `{name}` "
+                f"differs in `{key}`: expected {value}, received {received[key]}, "
+                f"for {inputs}. Export in float32; where that fails too, report it "
+                "with the model's config."
+            )
+
+
+def _close(expected, received, tolerance):
     if isinstance(expected, list):
-        return len(expected) == len(received) and all(map(_close, expected, received))
+        return len(expected) == len(received) and all(
+            _close(one, other, tolerance)
+            for one, other in zip(expected, received, strict=True)
+        )
     if isinstance(expected, float):
-        bound = LOG_PROB_TOLERANCE * max(1.0, abs(expected))
-        return math.isfinite(received) and abs(expected - received) <= bound
+        return abs(expected - received) <= tolerance * max(1.0, abs(expected))
     return expected == received

@@ -1,6 +1,5 @@
 """Writes an export: one version folder that TF Serving loads as it is."""
 
-import contextlib
 import os
 import pathlib
 
@@ -8,16 +7,22 @@ import tensorflow as tf
 
 import keras_llm
 from keras_llm import models
-from keras_llm.core import check_absent, new_folder, write_manifest, write_text
+from keras_llm.core import (
+    check_absent,
+    checks,
+    new_folder,
+    write_manifest,
+    write_text,
+)
 from keras_llm.core.prediction_log import WARMUP_PATH, write_warmup
+from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
 from keras_llm.export.card import card
 from keras_llm.export.signatures import Servable
 from keras_llm.export.verify import verify as verify_export
 from keras_llm.generation import TextModel
 from keras_llm.generation import parameters as parameters_lib
-from keras_llm.layers.packing import packed_kernels
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = tuple(TOLERANCES)
 
 # Sizes to which TF Serving rounds a batch up; the last is the greatest batch.
 _BATCHING = """max_batch_size { value: 8 }
@@ -49,7 +54,8 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
 
     Raises:
         FileExistsError: `out` exists.
-        ValueError: `out` does not end in a version number.
+        ValueError: `out` does not end in a version number, or the model's dtype is
+            none of `DTYPES`.
         core.allowed_ops.ForbiddenGraphError: The graph holds an op that TF Serving
             would not load.
         export.VerificationError: The export answers otherwise than the model.
@@ -57,6 +63,7 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
     out = pathlib.Path(out)
     check_version(out)
     check_absent(out)
+    checks.check_choice("dtype", compute_dtype(model), DTYPES)
     text_model = TextModel(model, tokenizer, jit)
     with new_folder(out) as temporary:
         written = temporary / "written"
@@ -67,11 +74,7 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
         written.rmdir()
         write_warmup(temporary / WARMUP_PATH, _warmup_requests())
         write_text(temporary / "batching_params.pbtxt", _BATCHING)
-        compared = 0
-        if verify:
-            # A model of its own: nothing that was traced to be written is reused.
-            in_memory = TextModel(model, tokenizer)
-            compared = verify_export(temporary, in_memory, jit)
+        compared = verify_export(temporary, model, tokenizer, jit) if verify else 0
         write_text(temporary / "README.md", card(text_model, out, jit, compared))
         write_manifest(
             temporary,
@@ -97,13 +100,8 @@ def check_version(out: pathlib.Path) -> None:
 
 
 def _save(text_model: TextModel, jit: bool, folder: pathlib.Path) -> None:
-    """Traces and writes the signatures.
-
-    Compiled products read a kernel as it is; others want it in panels.
-    """
-    model = text_model.model
-    layout = contextlib.nullcontext(model.weights) if jit else packed_kernels(model)
-    with layout as weights:
+    """Traces and writes the signatures."""
+    with layout(text_model.model, jit) as weights:
         servable = Servable(text_model, weights)
         # Ops that only a debugger reads, and Python call stacks, stay out.
         options = tf.saved_model.SaveOptions(
@@ -138,7 +136,16 @@ def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):
         jit: See `export`.
         dtype: Of weights and arithmetic: "float32", "bfloat16" or "float16".
         verify: See `export`.
+
+    Returns:
+        The path of the new folder.
+
+    Raises:
+        FileNotFoundError: `folder` does not exist, or holds no tokenizer.
+        ValueError: `dtype` is none of `DTYPES`; and as `export`, as its others.
+        core.CorruptFolderError: A file of `folder` differs from its manifest.
     """
+    checks.check_choice("dtype", dtype, DTYPES)
     check_version(pathlib.Path(out))
     check_absent(out)
     model = models.load(folder, dtype)

@@ -255,17 +255,20 @@ def test_an_existing_or_unnumbered_folder_is_refused(model, folder, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_different_answer_fails_the_proof_and_leaves_nothing(
-    model, tmp_path, monkeypatch
-):
+def test_a_different_answer_fails_the_proof(model, folder):
     other = keras.models.clone_model(model)
     other.config = model.config
-    wrong = TextModel(other, tokenizers.ByteTokenizer())
-    proof = writer.verify_export
-    monkeypatch.setattr(
-        writer, "verify_export", lambda folder, _, jit: proof(folder, wrong, jit)
-    )
-    with pytest.raises(export.VerificationError, match="differs in"):
+    with pytest.raises(export.VerificationError, match="`score` differs in `log_prob`"):
+        export.verify(folder, other, tokenizers.ByteTokenizer())
+
+
+def test_a_failed_proof_leaves_nothing(model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise export.VerificationError("differs")
+
+    monkeypatch.setattr(writer, "_save", lambda *rest: rest[-1].mkdir())
+    monkeypatch.setattr(writer, "verify_export", fail)
+    with pytest.raises(export.VerificationError):
         export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
     assert os.listdir(tmp_path) == []
 
@@ -295,25 +298,64 @@ def test_no_string_op_is_behind_the_signature_for_other_runtimes(model):
     assert reading_strings == set()
 
 
-def test_a_compiled_export_is_refused_as_stock_and_proven_as_compiled(model, tmp_path):
-    out = export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1", jit=True)
+def tiny(architecture, dtype="float32"):
+    """Returns a model whose texts vary."""
+    sizes = {
+        "gpt2": models.GPT2Config(
+            vocab_size=257, width=32, num_layers=2, num_heads=4, max_positions=64
+        ),
+        "lstm_lm": models.LSTMLMConfig(vocab_size=257, embedding_width=12, units=20),
+    }
+    keras.utils.set_random_seed(5)
+    model = models.build(sizes[architecture], dtype)
+    for weight in model.trainable_weights:
+        noise = keras.random.normal(weight.shape, seed=3, dtype=dtype)
+        weight.assign(weight + 0.2 * noise)
+    return model
+
+
+def test_a_compiled_export_is_refused_as_stock_and_proven_as_compiled(tmp_path):
+    tokenizer = tokenizers.ByteTokenizer()
+    out = export.export(tiny("lstm_lm"), tokenizer, tmp_path / "1", jit=True)
     assert json.loads((out / "manifest.json").read_text())["jit"] is True
+    assert "--xla_cpu_compilation_enabled=true" in (out / "README.md").read_text()
     with pytest.raises(allowed_ops.ForbiddenGraphError, match="jit_compile"):
         allowed_ops.check_graph(out)
 
 
-def test_half_precision_is_served_as_float32(tmp_path):
-    config = models.GPT2Config(
-        vocab_size=257, width=16, num_layers=1, num_heads=2, max_positions=32
-    )
-    model = models.build(config, "bfloat16")
-    out = export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1", verify=False)
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "bound"),
+    [("gpt2", "bfloat16", "0.016"), ("lstm_lm", "float16", "0.002")],
+)
+def test_half_precision_is_proven_and_served_as_float32(
+    tmp_path, architecture, dtype, bound
+):
+    model = tiny(architecture, dtype)
+    out = export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
+    assert json.loads((out / "manifest.json").read_text())["verified_answers"] == 7
+    card = (out / "README.md").read_text()
+    assert f"| dtype | {dtype} |" in card
+    assert f"identical text, log probabilities within {bound}" in card
     loaded = tf.saved_model.load(out)
     state = loaded.signatures["prefill"](
         token_ids=tf.constant([[1, 2]]),
         lengths=tf.constant([2]),
         capacity=tf.constant([4]),
     )
-    assert {tensor.dtype for tensor in state.values()} == {tf.float32, tf.int32}
+    assert {tensor.dtype for tensor in state.values()} <= {tf.float32, tf.int32}
     logits = state.pop("logits")
     loaded.signatures["decode_step"](token_ids=tf.argmax(logits, -1, tf.int32), **state)
+
+
+def test_a_model_that_overflows_is_refused_with_the_remedy(folder):
+    model = tiny("gpt2", "float16")
+    model.get_layer("final_norm").scale.assign([60_000.0] * 32)
+    with pytest.raises(export.VerificationError, match="finite .* export in bfloat16"):
+        export.verify(folder, model, tokenizers.ByteTokenizer())
+
+
+def test_other_dtypes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`dtype` must be one of .*'float64'"):
+        export.export(tiny("gpt2", "float64"), None, tmp_path / "1")
+    with pytest.raises(ValueError, match="`dtype` must be one of .*'int8'"):
+        export.from_model_folder(tmp_path / "model", tmp_path / "1", dtype="int8")

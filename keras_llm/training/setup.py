@@ -142,10 +142,11 @@ def make_step(
         rows: Rows of a micro-batch; needed for `carry_state` alone.
 
     Raises:
-        ValueError: `carry_state` with a model that has none, or several replicas.
+        ValueError: `carry_state` with a model that has none, or several replicas;
+            `jit="full"` with a layer that XLA cannot compile.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    jit = choose_jit(config)
+    jit = choose_jit(model, config)
     carried = None
     with strategy.scope():
         optimizer = AdamW(model.trainable_variables, config)
@@ -166,15 +167,28 @@ def make_step(
     return step
 
 
-def choose_jit(config: TrainConfig) -> str:
+def choose_jit(model: keras.Model, config: TrainConfig) -> str:
     """Returns "off", "parts" or "full" for a config's choice.
 
     On a CPU the products run fastest in oneDNN, bfloat16 above all, and XLA is left
-    what lies between them. On an accelerator XLA takes everything.
+    what lies between them. On an accelerator XLA takes everything, unless a layer
+    says `supports_jit=False`, as an LSTM on cuDNN.
+
+    Raises:
+        ValueError: "full" was asked for with such a layer.
     """
+    # Keras has no public walk over the layers within layers.
+    refusing = [x for x in model._flatten_layers() if not x.supports_jit]
+    if config.jit == "full" and refusing:
+        raise ValueError(
+            "XLA cannot compile a whole step with a layer that says `supports_jit` "
+            f"is False. Received: train.jit='full', {type(refusing[0]).__name__} "
+            f"`{refusing[0].path}`. Set train.jit='parts', or 'auto'."
+        )
     if config.jit != "auto":
         return config.jit
-    return "full" if tf.config.list_logical_devices("GPU") else "parts"
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+    return "full" if on_gpu and not refusing else "parts"
 
 
 def _batches(experiment, train_text, valid_text, tokenizer, number, place):

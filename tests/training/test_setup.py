@@ -1,10 +1,11 @@
 """What a run reads: prepared folders and token stores in place of text."""
 
+import keras
 import numpy as np
 import pytest
 
-from keras_llm import data, tokenizers, training
-from keras_llm.training import TokenizerConfig, setup
+from keras_llm import data, models, tokenizers, training
+from keras_llm.training import TokenizerConfig, TrainConfig, setup
 from keras_llm.training.run_folder import RunFolder
 
 
@@ -69,3 +70,19 @@ def test_ids_are_no_text_to_train_a_tokenizer_on(prepared):
             training.train_tokenizer(TokenizerConfig(), source, data.TextConfig())
     with pytest.raises(data.DataError, match=r"\.tfrecord .* by its folder, alone"):
         list(data.read_documents(prepared))
+
+
+def test_jit_is_chosen_by_what_the_layers_support(monkeypatch):
+    sizes = {"vocab_size": 5, "embedding_width": 3, "units": 3, "num_layers": 1}
+    auto, full = TrainConfig(), TrainConfig(jit="full")
+    on_cpu = models.build(models.LSTMLMConfig(**sizes))
+    assert setup.choose_jit(on_cpu, auto) == "parts"
+    assert setup.choose_jit(on_cpu, full) == "full"
+    devices = lambda kind: [f"{kind}:0"]  # noqa: E731
+    monkeypatch.setattr(setup.tf.config, "list_logical_devices", devices)
+    assert setup.choose_jit(on_cpu, auto) == "full"
+    monkeypatch.setattr(keras.distribution, "list_devices", devices)
+    on_cudnn = models.build(models.LSTMLMConfig(**sizes))
+    assert setup.choose_jit(on_cudnn, auto) == "parts"
+    with pytest.raises(ValueError, match="LSTM `.*lstm`.*'parts'"):
+        setup.make_step(on_cudnn, full)

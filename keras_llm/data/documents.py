@@ -203,11 +203,13 @@ def _json_text(
             "Repair or remove the line."
         ) from None
     if not isinstance(value, dict) or not isinstance(value.get(config.json_field), str):
-        members = ", ".join(map(repr, value)) if isinstance(value, dict) else "none"
+        shown = line[:100].decode("utf-8", "replace").strip()
+        if isinstance(value, dict) and config.json_field not in value:
+            shown = f"members {', '.join(map(repr, value))[:200] or 'none'}"
         raise DataError(
             f"Every line must be an object with text under {config.json_field!r}. "
-            f"Received at {where}: members {members[:200]}. Choose another with "
-            "`json_field`."
+            f"Received at {where}: {shown}. Repair or remove the line, or choose "
+            "another member with `json_field`."
         )
     text: str = value[config.json_field]
     try:

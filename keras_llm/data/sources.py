@@ -63,6 +63,11 @@ def _matches(pattern: str) -> list[pathlib.Path]:
                 f"Text is read from regular files. Received: {path}, which is {kind}. "
                 "Leave it out of the pattern."
             )
+    if not files and os.path.isdir(pattern):
+        raise DataError(
+            "A folder is read for the files in and below it, hidden ones left out. "
+            f"Received: {pattern}, which has none. Check that it is the right one."
+        )
     if not files:
         raise DataError(
             f"No file matches {pattern!r}. The nearest folder that exists is "

@@ -62,8 +62,9 @@ class TestFindFiles:
         with pytest.raises(data.DataError, match="at least one"):
             data.find_files(patterns)
 
-    def test_an_empty_folder(self, tmp_path):
-        with pytest.raises(data.DataError, match="No file matches"):
+    def test_a_folder_without_a_file_to_read(self, tmp_path):
+        write(tmp_path / "sub/.hidden", "x")
+        with pytest.raises(data.DataError, match="hidden ones left out.*has none"):
             data.find_files(tmp_path)
 
     def test_broken_links_and_pipes_are_refused(self, tmp_path):
@@ -265,9 +266,12 @@ class TestRefusals:
         [
             ('{"text": ', "Expecting value"),
             ("[" * 100_000, "recursion"),
-            ('{"text": 1}', "members 'text'"),
+            ('{"text": 1}', '{"text": 1}. Repair or'),
+            ('{"text": null, "id": 2}', '{"text": null, "id": 2}'),
+            ("{}", "members none"),
             ('{"body": "x", "id": 2}', "members 'body', 'id'"),
-            ('["x"]', "members none"),
+            ('["x"]', r'\["x"\]. Repair or'),
+            ('"text"', '"text". Repair or'),
             ("9" * 5000, "integer"),
         ],
     )

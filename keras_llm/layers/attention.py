@@ -54,8 +54,8 @@ class MultiHeadAttention(keras.layers.Layer):
         finite gradients, but without meaning.
 
     Raises:
-        ValueError: Heads that do not divide, an odd head size with rotation, or a
-            window without `causal`.
+        ValueError: Heads that do not divide, an odd head size with rotation, a size
+            below 1, or a window without `causal`.
 
     Source: Vaswani et al. 2017, eq. 1, https://arxiv.org/abs/1706.03762; Ainslie
     et al. 2023 (grouped queries), https://arxiv.org/abs/2305.13245.
@@ -84,13 +84,18 @@ class MultiHeadAttention(keras.layers.Layer):
         checks.check_positive("num_heads", num_heads)
         key_value_heads = num_heads if key_value_heads is None else key_value_heads
         checks.check_divides("key_value_heads", key_value_heads, "num_heads", num_heads)
-        if window is not None:
-            checks.check_positive("window", window)
-            if not causal:
-                raise ValueError(
-                    "`window` reaches back from the query, so it needs causal=True. "
-                    f"Received: window={window}, causal={causal}."
-                )
+        for name, value in (
+            ("head_size", head_size),
+            ("window", window),
+            ("rotary_base", rotary_base),
+        ):
+            if value is not None:
+                checks.check_positive(name, value)
+        if window is not None and not causal:
+            raise ValueError(
+                "`window` reaches back from the query, so it needs causal=True. "
+                f"Received: window={window}, causal={causal}."
+            )
         self.num_heads = num_heads
         self.key_value_heads = key_value_heads
         self.head_size = head_size

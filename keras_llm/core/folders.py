@@ -46,18 +46,24 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """
     target = pathlib.Path(path)
     check_absent(target)
+    with disk_full_named(target), _temporary_beside(target) as temporary:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        _flush_tree(temporary)
+        check_absent(target)
+        os.rename(temporary, target)
+        _flush(target.parent)
+
+
+@contextlib.contextmanager
+def _temporary_beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new folder next to `target`, removed when the block raises."""
     # A leading dot: TF Serving and our own watchers look at numeric names only.
     target.parent.mkdir(parents=True, exist_ok=True)
     made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     temporary = pathlib.Path(made)
     try:
-        with disk_full_named(target):
-            yield temporary
-            os.chmod(temporary, 0o755)
-            _flush_tree(temporary)
-            check_absent(target)
-            os.rename(temporary, target)
-            _flush(target.parent)
+        yield temporary
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -79,18 +85,28 @@ def disk_full_named(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns "no space left" into a DiskFullError that names path and free bytes."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        code = _code_of_full_disk(error)
+        if code is None:
             raise
         folder = pathlib.Path(path)
         while not folder.exists():
             folder = folder.parent
         raise DiskFullError(
-            error.errno,
+            code,
             f"No space left while writing (free: {shutil.disk_usage(folder).free:,} "
             "bytes). Nothing half-written was kept. Free some space or write elsewhere",
             str(path),
         ) from error
+
+
+def _code_of_full_disk(error: Exception) -> int | None:
+    """Returns the error number if the disk is full, else None."""
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        # TensorFlow and safetensors raise no OSError; they repeat the system's words.
+        if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+            return code
+    return None
 
 
 def check_free_space(path: str | os.PathLike[str], bytes_needed: int) -> None:

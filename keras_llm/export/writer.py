@@ -9,6 +9,7 @@ import keras_llm
 from keras_llm import models
 from keras_llm.core import (
     check_absent,
+    check_free_space,
     checks,
     new_folder,
     write_manifest,
@@ -54,6 +55,7 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
 
     Raises:
         FileExistsError: `out` exists.
+        core.DiskFullError: The disk is full; nothing is left behind.
         ValueError: `out` does not end in a version number, or the model's dtype is
             none of `DTYPES`.
         core.allowed_ops.ForbiddenGraphError: The graph holds an op that TF Serving
@@ -63,6 +65,9 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
     out = pathlib.Path(out)
     check_version(out)
     check_absent(out)
+    # Now rather than after minutes of tracing.
+    bytes_each = tf.as_dtype(model.weights[0].dtype).size
+    check_free_space(out, bytes_each * models.count_parameters(model))
     checks.check_choice("dtype", compute_dtype(model), DTYPES)
     text_model = TextModel(model, tokenizer, jit)
     with new_folder(out) as temporary:

@@ -1,5 +1,6 @@
 """Model folders: a config, weights, a tokenizer and a card; no code, no pickle."""
 
+import math
 import os
 import pathlib
 from typing import Any
@@ -46,6 +47,8 @@ def save(model: keras.Model, tokenizer: Any, folder: Path) -> None:
         FileExistsError: `folder` exists.
         core.DiskFullError: The disk is full.
     """
+    folders.check_absent(folder)
+    folders.check_free_space(folder, 4 * sum(math.prod(w.shape) for w in model.weights))
     with new_folder(folder) as temporary:
         weights = {
             weight.path: np.ascontiguousarray(
@@ -53,9 +56,6 @@ def save(model: keras.Model, tokenizer: Any, folder: Path) -> None:
             )
             for weight in model.weights
         }
-        folders.check_free_space(
-            temporary, sum(weight.nbytes for weight in weights.values())
-        )
         safetensors.numpy.save_file(weights, temporary / _WEIGHTS)
         write_json(
             temporary / _CONFIG,

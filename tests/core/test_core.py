@@ -94,11 +94,34 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path):
     assert os.listdir(tmp_path / "a") == ["kept"]
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        # As TensorFlow and safetensors say it.
+        Exception("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, error):
+    with pytest.raises(folders.DiskFullError, match="No space left .*Free some.*/a'"):
+        with folders.new_folder(tmp_path / "a") as folder:
+            (folder / "half").write_text("x")
+            raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_without_room_for_a_folder_is_named(tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folders.tempfile, "mkdtemp", full)
     with pytest.raises(folders.DiskFullError, match="No space left"):
         with folders.new_folder(tmp_path / "a"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-    assert os.listdir(tmp_path) == []
+            pass
+
+
+def test_too_little_room_is_refused_beforehand(tmp_path):
     with pytest.raises(folders.DiskFullError, match="needs"):
         folders.check_free_space(tmp_path / "not" / "yet", 2**62)
 

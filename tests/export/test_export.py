@@ -1,5 +1,6 @@
 """Exports: signatures, proof, refusal, and the same answers everywhere."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import tensorflow as tf
 from keras_llm import export, models, tokenizers
 from keras_llm.core import (
     CorruptFolderError,
+    DiskFullError,
     allowed_ops,
     check_manifest,
     prediction_log,
@@ -269,6 +271,25 @@ def test_a_failed_proof_leaves_nothing(model, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "_save", lambda *rest: rest[-1].mkdir())
     monkeypatch.setattr(writer, "verify_export", fail)
     with pytest.raises(export.VerificationError):
+        export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        tf.errors.ResourceExhaustedError(None, None, "x; No space left on device"),
+    ],
+)
+def test_a_full_disk_is_named_and_leaves_nothing(model, tmp_path, monkeypatch, error):
+    def full(_, __, folder):
+        folder.mkdir()
+        (folder / "saved_model.pb").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(writer, "_save", full)
+    with pytest.raises(DiskFullError, match="Nothing half-written .*/1'"):
         export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
     assert os.listdir(tmp_path) == []
 

@@ -1,6 +1,7 @@
 """Model folders: whole or refused, and the refusal names what is wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,6 +82,25 @@ def test_a_failed_save_leaves_nothing(model, tmp_path):
 
     with pytest.raises(RuntimeError):
         models.save(model, Broken(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(model, tmp_path, monkeypatch):
+    def full(_, path):
+        path.write_bytes(b"half")
+        raise safetensors.SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(core.DiskFullError, match="Nothing half-written .*/model'"):
+        models.save(model, None, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_room_is_refused_beforehand(model, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(core.folders.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(core.DiskFullError, match="needs [0-9,]+ bytes, but 100"):
+        models.save(model, None, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 

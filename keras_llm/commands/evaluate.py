@@ -4,6 +4,7 @@ Example: python scripts/evaluate.py --model=runs/whale/best --text='held_out/*.t
 """
 
 import json
+import math
 
 from absl import app, flags
 
@@ -25,11 +26,13 @@ _ADD_SEPARATORS = flags.DEFINE_bool(
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "mixed_bfloat16"], "Of the arithmetic."
 )
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
+_JSON = flags.DEFINE_bool(
+    "json", False, "Print one JSON object; a perplexity beyond float64 is null."
+)
 
 
 def main(argv: list[str]) -> None:
-    """Prints nats per token, perplexity and bits per byte."""
+    """Prints nats per token, perplexity, bits per byte and what they count."""
     if len(argv) > 1:
         raise app.UsageError(
             f"Unexpected arguments: {argv[1:]}. Quote globs: --text='corpus/*.txt'."
@@ -43,6 +46,12 @@ def main(argv: list[str]) -> None:
         _CONTEXT.value,
         _ADD_SEPARATORS.value,
     )
+    if not math.isfinite(result.nats_per_token):
+        raise ValueError(
+            "A finite loss is needed. Received: a mean of "
+            f"{result.nats_per_token} nats per token: the weights of {_MODEL.value} "
+            "hold NaN or infinity, or overflow on the way. Evaluate an earlier model."
+        )
     figures = {
         "nats_per_token": result.nats_per_token,
         "perplexity": result.perplexity,
@@ -51,7 +60,9 @@ def main(argv: list[str]) -> None:
         "num_bytes": result.num_bytes,
     }
     if _JSON.value:
-        print(json.dumps(figures))
+        # Perplexity alone can be infinite, which JSON does not have.
+        finite = {n: v if math.isfinite(v) else None for n, v in figures.items()}
+        print(json.dumps(finite, allow_nan=False))
         return
     for name, value in figures.items():
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -95,7 +95,11 @@ def main(argv: list[str]) -> None:
     except training.NonFiniteError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    print(json.dumps(summary.to_dict()) if _JSON.value else _described(summary))
+    print(
+        json.dumps(summary.to_dict(), allow_nan=False)
+        if _JSON.value
+        else _described(summary)
+    )
 
 
 def _described(summary) -> str:

@@ -1,6 +1,7 @@
 """The training loop: steps, and at their intervals logs, evaluations, checkpoints."""
 
 import dataclasses
+import logging
 import math
 import os
 import time
@@ -14,13 +15,15 @@ from keras_llm import models
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.config import Experiment
 from keras_llm.training.interruption import AskedToEnd, Interruption
-from keras_llm.training.metrics import MetricsLog, plot_losses
+from keras_llm.training.metrics import MetricsLog, finite_or_none, plot_losses
 from keras_llm.training.progress import Progress
 from keras_llm.training.replicas import Spreader, check_strategy, workers
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.setup import Inputs, make_step, prepare_inputs
 from keras_llm.training.step import StepResult
 from keras_llm.training.validation import Validation, Validator
+
+_log = logging.getLogger(__name__)
 
 _SECONDS_PER_CALL = 0.25  # Between returns to Python, where steps are short.
 
@@ -64,11 +67,11 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, ready for JSON."""
+        """Returns plain values, ready for JSON: NaN and infinity become None."""
         plain = dataclasses.asdict(self)
         if self.validation is not None:
             plain["validation"] = self.validation._asdict()
-        return plain
+        return finite_or_none(plain)
 
 
 def train(
@@ -298,6 +301,12 @@ class _Run:
             self.validation = self.validator(self.interruption.check)
             loss = self.validation.nats_per_token
             best = self.state.best_loss
+            if not math.isfinite(loss):
+                _log.warning(
+                    "The validation loss after step %d is %s: it cannot be the best.",
+                    self.state.step,
+                    loss,
+                )
             improved = math.isfinite(loss) and (best is None or loss < best)
             if improved and self.is_chief:
                 self.folder.replace_model(

@@ -77,12 +77,19 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line, dict) and "step" in line]
 
 
+def finite_or_none(value: Any) -> Any:
+    """Returns a value with None for NaN and infinity, which JSON does not have.
+
+    >>> finite_or_none({"loss": float("nan"), "step": 3})
+    {'loss': None, 'step': 3}
+    """
+    if isinstance(value, dict):
+        return {name: finite_or_none(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _json_line(figures: dict[str, Any]) -> str:
-    plain = {
-        name: None if isinstance(v, float) and not math.isfinite(v) else v
-        for name, v in figures.items()
-    }
-    return json.dumps(plain, allow_nan=False) + "\n"
+    return json.dumps(finite_or_none(figures), allow_nan=False) + "\n"
 
 
 def plot_losses(metrics: str | os.PathLike[str], out: str | os.PathLike[str]) -> bool:

@@ -5,6 +5,7 @@ import signal
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 
 from keras_llm import data, models, tokenizers, training
@@ -244,6 +245,52 @@ def test_nan_stops_after_the_limit_and_names_step_and_batch(texts, tmp_path):
         if e.get("skipped")
     ]  # fmt: skip
     assert len(skipped) == 3 and all(e["loss"] is None for e in skipped)
+
+
+def test_a_validation_loss_of_nan_is_named_and_null(
+    texts, tmp_path, monkeypatch, caplog
+):
+    nan = training.Validation(math.nan, math.nan, 3, 3)
+    monkeypatch.setattr(training.Validator, "__call__", lambda *_: nan)
+    summary = train(base_experiment(steps=1, warmup_steps=0), texts, tmp_path / "run")
+    assert "after step 1 is nan" in caplog.text
+    assert summary.best_step is None and not (tmp_path / "run" / "best").exists()
+    plain = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
+    assert plain["validation"]["nats_per_token"] is None
+    last = training.read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert last == {"step": 1, "valid_loss": None, "valid_bits_per_byte": None}
+
+
+def test_mixed_bfloat16_lowers_the_loss_and_keeps_float32_variables(texts, tmp_path):
+    experiment = base_experiment(
+        dtype="mixed_bfloat16", learning_rate=0.03, eval_every=1,
+        ema_decay=0.5,
+    )  # fmt: skip
+    train(experiment, texts, tmp_path / "run")
+    lines = training.read_metrics(tmp_path / "run" / "metrics.jsonl")
+    evaluated = [line["valid_loss"] for line in lines if "valid_loss" in line]
+    assert evaluated[-1] < 0.9 * evaluated[0]
+    newest = Checkpoints(tmp_path / "run" / "checkpoints", 3).newest_whole()
+    arrays = safetensors.numpy.load_file(newest / "arrays.safetensors")
+    kinds = {name.split("/")[0]: array.dtype for name, array in arrays.items()}
+    for kind in ("model", "first_moment", "second_moment", "average"):
+        assert kinds[kind] == np.float32
+    assert {weight.dtype.name for weight in weights(tmp_path / "run/last")} == {
+        "float32"
+    }
+
+
+def test_labels_are_smoothed_in_training_alone(finished, texts, tmp_path):
+    """So that validation losses compare; the first step's loss is checked."""
+    experiment = base_experiment(label_smoothing=0.5, learning_rate=1e-12, steps=2)
+    smoothed = train(experiment, texts, tmp_path / "smoothed")
+    plain = with_train(experiment, label_smoothing=0.0)
+    plain = train(plain, texts, tmp_path / "plain")
+    assert smoothed.validation.nats_per_token == pytest.approx(
+        plain.validation.nats_per_token, rel=1e-6
+    )
+    assert losses(tmp_path / "plain")[1] == losses(finished[0])[1]
+    assert losses(tmp_path / "smoothed")[1] != losses(tmp_path / "plain")[1]
 
 
 @pytest.mark.parametrize("which", ["text", "vocabulary", "rows"])

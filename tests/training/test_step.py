@@ -80,7 +80,7 @@ def test_norm_and_clipping_equal_float64_numpy():
         np.testing.assert_allclose(after, wanted, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("jit", ["off", "full"])
+@pytest.mark.parametrize("jit", ["off", "parts", "full"])
 def test_accumulation_equals_one_large_batch(jit):
     split = batches(np.random.default_rng(1), 3, 4, 2)
     whole = {n: v.reshape(3, 1, 8, T) for n, v in split.items()}

@@ -1,5 +1,6 @@
 """The progress bar, and the speed it shows."""
 
+import sys
 from typing import Any
 
 import keras
@@ -9,11 +10,14 @@ from keras_llm.training.config import Experiment
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.step import StepResult
 
+_SECONDS_PER_LINE = 30.0  # Where standard error is no terminal, such as a log.
 _KEPT = 0.9  # Of the shown loss, from one step to the next: else it jumps.
 
 
 class Progress:
-    """Counts tokens and time while training, and shows them.
+    """Counts tokens and time while training, and shows them on standard error.
+
+    A terminal gets a bar; anything else a line now and then.
 
     Utilisation is the model's floating-point operations a second, 3 forward passes
     a token, over the peak that a square matrix product reaches on this device.
@@ -22,7 +26,7 @@ class Progress:
         experiment: Gives the number of steps and the compute dtype.
         model: Gives the operations a token.
         first_step: Steps taken before.
-        shown: Whether to draw the bar; its peak is measured only then.
+        shown: Whether to show anything; the peak is measured only then.
     """
 
     def __init__(
@@ -38,7 +42,13 @@ class Progress:
         self._valid_loss: float | None = None
         self._flops = models.flops_per_token(model.config, experiment.data.context)
         self._peak = measure_peak_flops(experiment.train.dtype) if shown else None
+        in_place = sys.stderr.isatty()
+        seconds = 0.1 if in_place else _SECONDS_PER_LINE
         self._bar = tqdm(
+            file=sys.stderr if in_place else _Lines(),
+            mininterval=seconds,
+            # Beyond it a thread of tqdm's refreshes the bar.
+            maxinterval=max(10.0, seconds),
             total=experiment.train.steps,
             initial=first_step,
             desc="train",
@@ -94,3 +104,14 @@ class Progress:
     def close(self) -> None:
         """Leaves the bar as it stands."""
         self._bar.close()
+
+
+class _Lines:
+    """A file for tqdm that ends a line where it would go back to its start."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

@@ -1,0 +1,24 @@
+import numpy as np
+import pytest
+
+from keras_llm.training import StepResult, progress
+from tests.training.conftest import small_model
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_gets_few_lines_and_a_terminal_one(
+    experiment, monkeypatch, capsys, terminal
+):
+    monkeypatch.setattr(progress, "measure_peak_flops", lambda _: 1e9)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: terminal, raising=False)
+    experiment = experiment.replace(train=experiment.train.replace(steps=2_000))
+    one = np.ones(1, "float32")
+    result = StepResult(one, one, one, 66 * one, one > 0)
+    shown = progress.Progress(experiment, small_model(), 0, shown=True)
+    for _ in range(2_000):
+        shown.update(result, 0.1)
+    shown.evaluated(2.5)
+    shown.close()
+    lines = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert ("\r" in lines[0]) == terminal and len(lines) == (1 if terminal else 2)
+    assert "2000/2000" in lines[-1] and "valid=2.500" in lines[-1]

@@ -111,7 +111,7 @@ def _call(main, argv: list[str]):
     try:
         _quiet.import_tensorflow()
         return main(argv)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         innermost = traceback.extract_tb(error.__traceback__)[-1].filename
         if pathlib.Path(innermost).is_relative_to(_FOLDER.parent):
             _fail(str(error))

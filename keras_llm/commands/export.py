@@ -28,7 +28,7 @@ _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float16"], "Of weights and arithmetic."
 )
 _VERIFY = flags.DEFINE_bool("verify", True, "Prove the export before it appears.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of fresh weights, for --config.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of fresh weights, for --config.", 0, 2**32 - 1)
 
 
 def main(argv: list[str]) -> None:
@@ -37,6 +37,13 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
     if (_MODEL.value is None) == (_CONFIG.value is None):
         raise app.UsageError("Give either --model or --config.")
+    of_config = [_TOKENIZER, _SEED] if _CONFIG.value is None else []
+    idle = [f"--{flag.name}" for flag in of_config if flags.FLAGS[flag.name].present]
+    if idle:
+        raise app.UsageError(
+            f"{', '.join(idle)} changes nothing with --model, whose folder holds "
+            "weights and tokenizer: it belongs to --config."
+        )
     from keras_llm import export
 
     if _MODEL.value is not None:

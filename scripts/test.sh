@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test: on TensorFlow with the doctests, then layers and models on JAX.
+# Runs every test: on TensorFlow with the doctests, then layers and models on JAX,
+# their conformance suite included.
 # Arguments go to pytest; with paths among them, only those run, on TensorFlow.
 #   bash scripts/test.sh
 #   bash scripts/test.sh tests/layers -k attention
@@ -29,5 +30,6 @@ status=0
 echo "On TensorFlow"
 KERAS_BACKEND=tensorflow run_pytest "$@" || status=$?
 echo "Layers and models on JAX"
-KERAS_BACKEND=jax run_pytest tests/ops tests/layers tests/models "$@" || status=$?
+KERAS_BACKEND=jax run_pytest \
+  tests/ops tests/layers tests/models tests/conformance "$@" || status=$?
 exit "$status"

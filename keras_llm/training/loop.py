@@ -137,6 +137,9 @@ class _Run:
         self.interruption = interruption
         self.is_chief = workers(strategy).is_chief
         self._make(strategy)
+        # Only now: what the model or its step refuses leaves no folder behind.
+        if self.is_chief:
+            inputs.open_folder()
         self.state = self.saved = self._restore()
         self.validation: Validation | None = None
         self.last_loss: float | None = None

@@ -24,7 +24,8 @@ class Inputs:
 
     Attributes:
         experiment: With the vocabulary's size and separator filled in.
-        folder: Exists, with config and tokenizer.
+        folder: Where the run writes; nothing is written before `open_folder`.
+        going_on: Whether the run was begun there before.
         tokenizer: The run's.
         batches: Training batches of this worker, at their beginning.
         validation: Validation batches of this worker.
@@ -32,9 +33,17 @@ class Inputs:
 
     experiment: Experiment
     folder: RunFolder
+    going_on: bool
     tokenizer: Any
     batches: data.TrainingBatches
     validation: data.ValidationBatches
+
+    def open_folder(self) -> None:
+        """Makes the folder with config and tokenizer, or goes on in it."""
+        if self.going_on:
+            self.folder.go_on(self.experiment)
+        else:
+            self.folder.begin(self.experiment, self.tokenizer)
 
 
 def prepare_inputs(
@@ -46,11 +55,11 @@ def prepare_inputs(
     tokenizer: Any,
     strategy: tf.distribute.Strategy,
 ) -> Inputs:
-    """Reads text, makes the tokenizer and, last of all, the run folder.
+    """Reads text and makes the tokenizer; writes nothing.
 
     Raises:
         FileExistsError: The folder exists, and `resume` is False.
-        ValueError: Something does not fit; the folder is not made.
+        ValueError: Something does not fit.
     """
     team = workers(strategy)
     if folder.exists() and not resume and team.is_chief:
@@ -68,12 +77,7 @@ def prepare_inputs(
     batches, validation = _batches(
         experiment, train_text, valid_text, tokenizer, team.number, team.place
     )
-    if team.is_chief:
-        if going_on:
-            folder.go_on(experiment)
-        else:
-            folder.begin(experiment, tokenizer)
-    return Inputs(experiment, folder, tokenizer, batches, validation)
+    return Inputs(experiment, folder, going_on, tokenizer, batches, validation)
 
 
 def _tokenizer_of(text: Any, experiment: Experiment) -> Any:

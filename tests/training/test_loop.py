@@ -354,3 +354,4 @@ def test_a_transformer_has_no_state_to_carry(texts, tmp_path):
     )
     with pytest.raises(ValueError, match="recurrent"):
         train(experiment, texts, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -29,6 +29,7 @@ def inputs(experiment, text, run_dir, valid_text=None, tokenizer=None):
 def test_a_prepared_folder_brings_its_tokenizer(experiment, prepared, tmp_path, kind):
     experiment = experiment.replace(tokenizer=TokenizerConfig(kind=kind))
     made = inputs(experiment, [str(prepared)], tmp_path / "run")
+    made.open_folder()
     assert made.tokenizer.kind == "character"
     assert made.experiment.model.vocab_size == made.tokenizer.vocab_size
     assert made.validation.num_tokens > 0

@@ -75,6 +75,22 @@ def test_without_causality_every_token_sees_all():
     np.testing.assert_allclose(layer(x), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["plain", "grouped", "rotary"])
+def test_the_backend_s_own_attention_agrees_with_the_one_spelt_out(name, monkeypatch):
+    calls, own = [], ops.dot_product_attention
+    monkeypatch.setattr(
+        ops,
+        "dot_product_attention",
+        lambda *xs, **options: calls.append(1) or own(*xs, **options),
+    )
+    layer, x = made(**OPTIONS[name], dropout=0.5), some(B, T, D)
+    spelt_out = layer(x, bias=masks.as_bias(masks.causal(T)))
+    layer(x, training=True)
+    assert not calls
+    np.testing.assert_allclose(layer(x), spelt_out, atol=1e-5)
+    assert len(calls) == (keras.config.backend() == "jax")
+
+
 def test_padding_mask():
     layer, x = made(num_heads=3, causal=False), some(B, T, D)
     real = np.arange(T)[None] < np.array([[5], [3]])

@@ -1,4 +1,8 @@
-"""nanoGPT's CPU setting on tinyshakespeare's characters."""
+"""nanoGPT's CPU setting on tinyshakespeare's characters, at a higher learning rate.
+
+Of 1e-3 (nanoGPT's), 2e-3, 4e-3 and 6e-3, 4e-3 ends lowest: 1.75 nats a character
+instead of 1.91.
+"""
 
 from keras_llm.data import DataConfig
 from keras_llm.models import GPT2Config
@@ -21,7 +25,7 @@ def get_config() -> Experiment:
         ),
         train=TrainConfig(
             steps=2_000,
-            learning_rate=1e-3,
+            learning_rate=4e-3,
             final_learning_rate=1e-4,
             warmup_steps=100,
             beta2=0.99,

@@ -30,7 +30,7 @@ _CARD = "README.md"
 Path = str | os.PathLike[str]
 
 
-def save(model: keras.Model, tokenizer: Any, folder: Path) -> None:
+def save(model: keras.Model, folder: Path, tokenizer: Any = None) -> None:
     """Writes a model folder: whole, or not at all.
 
     It holds `config.json` (architecture and sizes), `model.safetensors` (every
@@ -40,8 +40,8 @@ def save(model: keras.Model, tokenizer: Any, folder: Path) -> None:
 
     Args:
         model: A model from `models.build` or `models.load`.
-        tokenizer: The tokenizer that made its ids, or None to save none.
         folder: Where to; it must not exist.
+        tokenizer: The tokenizer that made its ids, or None to save none.
 
     Raises:
         FileExistsError: `folder` exists.

@@ -61,6 +61,7 @@ def chunk_tokens(num_tokens: int, vocab_size: int) -> int:
     >>> chunk_tokens(1_024, 50_257), chunk_tokens(1_021, 50_257), chunk_tokens(9, 65)
     (512, 511, 9)
     """
+    checks.check_positive("num_tokens", num_tokens)
     most = max(1, _CHUNK_VALUES // vocab_size)
     chunks = -(-num_tokens // most)
     return -(-num_tokens // chunks)

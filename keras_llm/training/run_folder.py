@@ -92,7 +92,7 @@ class RunFolder:
         new, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        models.save(model, tokenizer, new)
+        models.save(model, new, tokenizer)
         if folder.exists():
             os.rename(folder, old)
         os.rename(new, folder)

@@ -86,7 +86,7 @@ def test_traced_decoding_is_eager_decoding(model):
 
 
 def test_model_folder_round_trip(model, tmp_path):
-    models.save(model, None, tmp_path / "model")
+    models.save(model, tmp_path / "model")
     again = models.load(tmp_path / "model")
     assert again.config == model.config
     assert_same(again(IDS), model(IDS))

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
         vocab_size=257, max_positions=13, width=6, num_layers=1, num_heads=2,
         separator_id=256,
     )  # fmt: skip
-    models.save(models.build(config), tokenizers.ByteTokenizer(), path / "model")
+    models.save(models.build(config), path / "model", tokenizers.ByteTokenizer())
     return path
 
 

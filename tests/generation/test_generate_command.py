@@ -26,7 +26,7 @@ def model():
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
-    models.save(model, tokenizers.ByteTokenizer(), folder)
+    models.save(model, folder, tokenizers.ByteTokenizer())
     return folder
 
 

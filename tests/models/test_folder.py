@@ -32,7 +32,7 @@ def model():
 
 @pytest.fixture
 def folder(model, tmp_path):
-    models.save(model, Tokenizer(), tmp_path / "model")
+    models.save(model, tmp_path / "model", Tokenizer())
     return tmp_path / "model"
 
 
@@ -61,7 +61,7 @@ def test_contents(model, folder):
 
 def test_low_precision_weights_are_saved_in_float32(tmp_path):
     model = models.build(CONFIG, "bfloat16")
-    models.save(model, None, tmp_path / "model")
+    models.save(model, tmp_path / "model")
     loaded = models.load(tmp_path / "model", "bfloat16")
     np.testing.assert_array_equal(loaded(IDS), model(IDS))
     with pytest.raises(FileNotFoundError, match="without a tokenizer"):
@@ -71,7 +71,7 @@ def test_low_precision_weights_are_saved_in_float32(tmp_path):
 def test_an_existing_folder_is_kept(model, folder):
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(FileExistsError):
-        models.save(model, None, folder)
+        models.save(model, folder)
     assert (folder / "model.safetensors").read_bytes() == before
 
 
@@ -81,7 +81,7 @@ def test_a_failed_save_leaves_nothing(model, tmp_path):
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        models.save(model, Broken(), tmp_path / "model")
+        models.save(model, tmp_path / "model", Broken())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(safetensors.numpy, "save_file", full)
     with pytest.raises(core.DiskFullError, match="Nothing half-written .*/model'"):
-        models.save(model, None, tmp_path / "model")
+        models.save(model, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,7 +100,7 @@ def test_too_little_room_is_refused_beforehand(model, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(core.folders.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(core.DiskFullError, match="needs [0-9,]+ bytes, but 100"):
-        models.save(model, None, tmp_path / "model")
+        models.save(model, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 

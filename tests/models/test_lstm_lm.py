@@ -177,7 +177,7 @@ def test_trunk_and_head_are_the_model(config):
 @each_config
 def test_saved_and_loaded_it_is_the_same(config, tmp_path):
     model = make(config)
-    models.save(model, None, tmp_path / "model")
+    models.save(model, tmp_path / "model")
     again = models.load(tmp_path / "model")
     assert again.config == config
     np.testing.assert_array_equal(again(token_ids()), model(token_ids()))

@@ -26,7 +26,7 @@ def evaluate(model, text):
 def test_evaluate_prints_strict_json_or_says_why_not(texts, tmp_path, scale, rc):
     model = small_model(tokenizers.ByteTokenizer().vocab_size)
     model.set_weights([scale * weight for weight in model.get_weights()])
-    models.save(model, tokenizers.ByteTokenizer(), tmp_path / "model")
+    models.save(model, tmp_path / "model", tokenizers.ByteTokenizer())
     ended = evaluate(tmp_path / "model", texts[1])
     assert ended.returncode == rc, ended.stderr
     if rc:

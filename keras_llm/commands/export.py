@@ -44,8 +44,13 @@ def main(argv: list[str]) -> None:
             f"{', '.join(idle)} changes nothing with --model, whose folder holds "
             "weights and tokenizer: it belongs to --config."
         )
+    import tensorflow as tf
+
     from keras_llm import export
 
+    # The process that proves the export needs room on the GPU too.
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
     if _MODEL.value is not None:
         out = export.from_model_folder(
             _MODEL.value, _OUT.value, _JIT.value, _DTYPE.value, _VERIFY.value

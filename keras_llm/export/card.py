@@ -19,6 +19,7 @@ def card(text_model: TextModel, out: pathlib.Path, jit: bool, compared: int) -> 
     model, config = text_model.model, text_model.model.config
     name, dtype = out.absolute().parent.name, compute_dtype(model)
     limit = getattr(config, "max_positions", None)
+    new_tokens = min(32, (limit or 64) // 2)
     proof = (
         f"{compared} answers compared with the model in memory, from a moved folder, "
         "in a process without keras_llm: identical text, log probabilities within "
@@ -53,8 +54,8 @@ With every knob, by the signature `generate`:
 
 ```bash
 curl -d '{{"signature_name": "generate", "instances": [{{"prompt": "Once", "stop": [""],
-  "max_new_tokens": 32, "temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0,
-  "repetition_penalty": 1.0, "seed": 7}}]}}' \\
+  "max_new_tokens": {new_tokens}, "temperature": 0.8, "top_k": 0, "top_p": 0.95,
+  "min_p": 0.0, "repetition_penalty": 1.0, "seed": 7}}]}}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
 

@@ -30,20 +30,11 @@ def main():
         signature = loaded.signatures[name]
         specs = signature.structured_input_signature[1]
         feed = {
-            key: tf.reshape(
-                tf.constant(sum(value, []) if _is_nested(value) else value, spec.dtype),
-                [len(value), -1] if spec.shape.rank == 2 else [len(value)],
-            )
-            for key, spec in specs.items()
-            for value in [inputs[key]]
+            key: tf.constant(inputs[key], spec.dtype) for key, spec in specs.items()
         }
         outputs = signature(**feed)
         answers.append({key: _plain(value) for key, value in outputs.items()})
     print("ANSWERS", json.dumps(answers))
-
-
-def _is_nested(value):
-    return bool(value) and isinstance(value[0], list)
 
 
 def _plain(tensor):

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_llm.core.allowed_ops import check_graph
+from keras_llm.core.prediction_log import WARMUP_PATH, read_warmup
 from keras_llm.export import fresh_process
 from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
+from keras_llm.export.signatures import Servable
 from keras_llm.generation import TextModel
 from keras_llm.generation import parameters as parameters_lib
 
@@ -29,10 +32,11 @@ def verify(
 ) -> int:
     """Checks an export in a process that cannot import this package.
 
-    The graph's ops must all be on the list of what TF Serving links; greedy and
-    sampled text and token ids must be identical to those in memory, alone and in a
-    mixed batch, and log probabilities within 1e-4 in float32, 2e-3 in float16 and
-    1.6e-2 in bfloat16, relative to 1 or to the value, whichever is greater.
+    The graph's ops must all be on the list of what TF Serving links. Every signature
+    and every warm-up request must be answered as in memory: greedy and sampled text
+    and token ids identical, alone and in a mixed batch; log probabilities, logits and
+    state within 1e-4 in float32, 2e-3 in float16 and 1.6e-2 in bfloat16, relative to
+    1 or to the value, whichever is greater.
 
     In float32 the model in memory is not compiled and its sums have another order.
     In half precision that alone would choose other tokens: there it computes just as
@@ -57,29 +61,23 @@ def verify(
     with contextlib.nullcontext() if exact else layout(model, jit):
         # Its own functions: nothing that was traced to be written is reused.
         text_model = TextModel(model, tokenizer, jit and not exact)
-        functions = {
-            name: tf.function(getattr(text_model, name), autograph=False)
-            for name in ("generate", "score", "tokenize")
-        }
-        cases = list(_cases(text_model))
-        expected = []
-        for name, given in cases:
-            expected.append(_in_memory(functions[name], name, given))
-            _check_finite(expected[-1], dtype)
-    answers = _ask_fresh_process(folder, cases)
-    for (name, given), value, answer in zip(cases, expected, answers, strict=True):
-        _compare(name, given, value, answer, TOLERANCES[dtype])
+        signatures = Servable(text_model, weights=[]).signatures()
+        cases = []
+        for case in _answered(signatures, text_model, folder):
+            _check_finite(case[-1], dtype)
+            cases.append(case)
+    answers = _ask_fresh_process(folder, [case[:2] for case in cases])
+    for (name, inputs, expected), answer in zip(cases, answers, strict=True):
+        _compare(name, inputs, expected, answer, TOLERANCES[dtype])
     return len(cases)
 
 
 def _cases(text_model):
     """Yields [signature, inputs]; generation in a mixed batch, then in single rows."""
     prompts = [text for text in _PROMPTS if _fits(text_model, text)]
-    rows = [
+    knobs = [
         {
             **parameters_lib.DEFAULTS,
-            "prompt": prompt,
-            "stop": ["e", ""] if i % 2 else ["", ""],
             "max_new_tokens": _room(text_model, prompt),
             "temperature": float(i % 3 > 0) * 0.8,
             "top_k": 40 * (i % 2),
@@ -89,12 +87,36 @@ def _cases(text_model):
         }
         for i, prompt in enumerate(prompts)
     ]
+    stops = [["e", ""] if i % 2 else ["", ""] for i in range(len(prompts))]
+    columns = {key: [row[key] for row in knobs] for key in knobs[0]}
+    texts = {"prompt": prompts, "stop": stops, **columns}
     # First, for it shows best what overflows.
     yield "score", {"prompt": prompts, "completion": prompts[::-1]}
     yield "tokenize", {"text": prompts}
-    yield "generate", {key: [row[key] for row in rows] for key in rows[0]}
-    for row in rows:
-        yield "generate", {key: [value] for key, value in row.items()}
+    yield "generate", texts
+    for i in range(len(prompts)):
+        yield "generate", {key: values[i : i + 1] for key, values in texts.items()}
+    yield "generate_ids", {**_ids(text_model, prompts), **columns}
+    yield "serving_default", {"prompt": prompts[:1]}
+
+
+def _warm_up(folder):
+    """Yields the warm-up requests: one that fails keeps TF Serving from serving."""
+    path = pathlib.Path(folder) / WARMUP_PATH
+    for request in read_warmup(path) if path.exists() else ():
+        inputs = {key: _plain(value) for key, value in request.inputs.items()}
+        yield request.signature_name, inputs
+
+
+def _prefill(text_model):
+    """Returns the case whose state the next one steps from."""
+    ids = _ids(text_model, [""])
+    return "prefill", {**ids, "capacity": [min(4, text_model.limit)]}
+
+
+def _ids(text_model, prompts):
+    token_ids, lengths = text_model.encode_prompt(tf.constant(prompts))
+    return {"token_ids": _plain(token_ids.numpy()), "lengths": _plain(lengths.numpy())}
 
 
 def _fits(text_model, text):
@@ -108,22 +130,28 @@ def _room(text_model, text):
     return min(_NEW_TOKENS, text_model.limit - int(lengths[0]))
 
 
-def _in_memory(function, name, inputs):
-    if name == "generate":
-        knobs = parameters_lib.Parameters(
-            **{n: tf.constant(inputs[n], d) for n, d in parameters_lib.DTYPES.items()}
-        )
-        outputs = function(
-            tf.constant(inputs["prompt"]), knobs, tf.constant(inputs["stop"])
-        )
-    else:
-        outputs = function(**{key: tf.constant(value) for key, value in inputs.items()})
-    return {
-        key: [item.decode() for item in value.numpy()]
-        if value.dtype == tf.string
-        else value.numpy().tolist()
-        for key, value in outputs.items()
-    }
+def _answered(signatures, text_model, folder):
+    """Yields each case [signature, inputs] with its outputs in memory."""
+    cases = [*_cases(text_model), *_warm_up(folder), _prefill(text_model)]
+    for name, inputs in cases:
+        outputs = _in_memory(signatures[name], inputs)
+        yield name, inputs, outputs
+    step = {"token_ids": inputs["lengths"], **outputs}
+    del step["logits"]
+    yield "decode_step", step, _in_memory(signatures["decode_step"], step)
+
+
+def _in_memory(signature, inputs):
+    specs = tf.nest.flatten(signature.structured_input_signature)
+    feed = {spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in specs}
+    return {key: _plain(value.numpy()) for key, value in signature(**feed).items()}
+
+
+def _plain(array):
+    """Returns nested lists, of texts where the array holds bytes."""
+    if array.dtype == object:
+        return np.vectorize(bytes.decode, otypes=[object])(array).tolist()
+    return array.tolist()
 
 
 def _ask_fresh_process(folder, cases) -> list[dict[str, Any]]:

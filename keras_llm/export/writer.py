@@ -77,7 +77,7 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
         for path in list(written.iterdir()):
             os.rename(path, temporary / path.name)
         written.rmdir()
-        write_warmup(temporary / WARMUP_PATH, _warmup_requests())
+        write_warmup(temporary / WARMUP_PATH, _warmup_requests(text_model))
         write_text(temporary / "batching_params.pbtxt", _BATCHING)
         compared = verify_export(temporary, model, tokenizer, jit) if verify else 0
         write_text(temporary / "README.md", card(text_model, out, jit, compared))
@@ -88,6 +88,7 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
             tensorflow_version=tf.__version__,
             architecture=model.config.architecture,
             config=model.config.to_dict(),
+            dtype=compute_dtype(model),
             jit=jit,
             verified_answers=compared,
         )
@@ -115,16 +116,18 @@ def _save(text_model: TextModel, jit: bool, folder: pathlib.Path) -> None:
         tf.saved_model.save(servable, folder, servable.signatures(), options)
 
 
-def _warmup_requests():
-    """Returns one small request per signature that compiles or allocates."""
+def _warmup_requests(text_model: TextModel):
+    """Returns small requests to every signature that takes text."""
+    prompt = tf.constant(["a"])
+    room = text_model.limit - text_model.encode_prompt(prompt)[1]
     knobs = {
         name: tf.constant([value], parameters_lib.DTYPES[name])
         for name, value in parameters_lib.DEFAULTS.items()
     }
-    knobs["max_new_tokens"] = tf.constant([4])
-    prompt = tf.constant(["a"])
+    knobs["max_new_tokens"] = tf.minimum(4, room)
     sampled = {**knobs, "temperature": tf.constant([1.0])}
     return [
+        ("serving_default", {"prompt": prompt}),
         ("generate", {"prompt": prompt, "stop": tf.constant([[""]]), **knobs}),
         ("generate", {"prompt": prompt, "stop": tf.constant([["b"]]), **sampled}),
         ("score", {"prompt": prompt, "completion": prompt}),

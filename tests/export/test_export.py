@@ -1,8 +1,10 @@
 """Exports: signatures, proof, refusal, and the same answers everywhere."""
 
 import errno
+import importlib
 import json
 import os
+import re
 import shutil
 
 import keras
@@ -21,6 +23,9 @@ from keras_llm.core import (
 from keras_llm.export import signatures, writer
 from keras_llm.generation import Generator, TextModel
 from keras_llm.serving.model import Model
+
+# The package's `verify` is the function.
+verify_lib = importlib.import_module("keras_llm.export.verify")
 
 SIGNATURES = {
     "serving_default": ({"prompt"}, {"text"}),
@@ -110,7 +115,8 @@ def test_the_signatures_have_the_published_names(loaded):
 def test_the_folder_holds_what_serving_needs(folder):
     manifest = check_manifest(folder)
     assert manifest["architecture"] == "llama"
-    assert manifest["verified_answers"] >= 6
+    assert manifest["verified_answers"] >= 15
+    assert manifest["dtype"] == "float32"
     assert {
         "README.md",
         "batching_params.pbtxt",
@@ -120,6 +126,18 @@ def test_the_folder_holds_what_serving_needs(folder):
     requests = prediction_log.read_warmup(folder / prediction_log.WARMUP_PATH)
     assert 0 < len(requests) < 20
     assert sorted(os.listdir(folder.parent)) == ["3"]
+
+
+def test_the_requests_of_the_card_are_answered(folder, loaded):
+    card = (folder / "README.md").read_text()
+    bodies = [json.loads(text) for text in re.findall(r"-d '(.*?)'", card, re.DOTALL)]
+    assert [body.get("signature_name") for body in bodies] == [None, "generate"]
+    assert loaded.signatures["serving_default"](tf.constant(bodies[0]["instances"]))
+    (row,) = bodies[1]["instances"]
+    generate = loaded.signatures["generate"]
+    specs = generate.structured_input_signature[1]
+    feed = {key: tf.constant([value], specs[key].dtype) for key, value in row.items()}
+    assert generate(**feed)["num_tokens"].numpy() <= row["max_new_tokens"]
 
 
 def test_an_operator_may_edit_what_is_not_the_model(folder, tmp_path):
@@ -143,8 +161,19 @@ def test_a_changed_graph_or_weight_is_named(folder, tmp_path, name):
         Model(version, 3)
 
 
+def test_warm_up_requests_keep_to_a_models_positions():
+    sizes = models.GPT2Config(
+        vocab_size=257, width=8, num_layers=1, num_heads=2, max_positions=3
+    )
+    text_model = TextModel(models.build(sizes), tokenizers.ByteTokenizer())
+    for _, inputs in writer._warmup_requests(text_model):
+        assert inputs.get("max_new_tokens", 0) <= 2
+
+
 def test_warm_up_requests_are_answered(folder, loaded):
-    for request in prediction_log.read_warmup(folder / prediction_log.WARMUP_PATH):
+    requests = prediction_log.read_warmup(folder / prediction_log.WARMUP_PATH)
+    assert {"serving_default", "generate"} <= {r.signature_name for r in requests}
+    for request in requests:
         signature = loaded.signatures[request.signature_name]
         assert signature(
             **{name: tf.constant(value) for name, value in request.inputs.items()}
@@ -257,7 +286,10 @@ def test_an_existing_or_unnumbered_folder_is_refused(model, folder, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_different_answer_fails_the_proof(model, folder):
+def test_a_different_answer_fails_the_proof(model, folder, monkeypatch):
+    score = ("score", {"prompt": ["a"], "completion": ["b"]})
+    monkeypatch.setattr(verify_lib, "_cases", lambda _: [score])
+    monkeypatch.setattr(verify_lib, "_warm_up", lambda _: [])
     other = keras.models.clone_model(model)
     other.config = model.config
     with pytest.raises(export.VerificationError, match="`score` differs in `log_prob`"):
@@ -353,7 +385,7 @@ def test_half_precision_is_proven_and_served_as_float32(
 ):
     model = tiny(architecture, dtype)
     out = export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
-    assert json.loads((out / "manifest.json").read_text())["verified_answers"] == 7
+    assert json.loads((out / "manifest.json").read_text())["verified_answers"] == 16
     card = (out / "README.md").read_text()
     assert f"| dtype | {dtype} |" in card
     assert f"identical text, log probabilities within {bound}" in card

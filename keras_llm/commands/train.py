@@ -34,7 +34,10 @@ _VALID_TEXT = flags.DEFINE_multi_string(
 )
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run folder.", required=True)
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Tokenizer folder; by default one is trained from the text."
+    "tokenizer",
+    None,
+    "Tokenizer folder. By default a prepared folder brings its own, and one is trained "
+    "from other text.",
 )
 _RESUME = flags.DEFINE_bool(
     "resume", False, "Go on with the run in --run_dir; begin it if there is none."

@@ -100,9 +100,14 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
         core.CorruptFolderError: A file differs from the manifest, or the weights
             do not fit the config; the message names the file or the weight.
     """
-    if not os.path.isdir(folder):
+    root = pathlib.Path(folder)
+    if not root.is_dir():
         raise FileNotFoundError(
-            f"A model folder is needed, as `models.save` writes it. Received: {folder}."
+            f"A model folder is needed, as `models.save` writes it. Received: {root}."
+        )
+    if (root / "best").is_dir():
+        raise FileNotFoundError(
+            f"A model folder is needed; {root} holds some. Give {root / 'best'}."
         )
     check_manifest(folder, editable=(_CARD,))
     model = build(load_config(folder), dtype)

@@ -36,6 +36,13 @@ def folder(model, tmp_path):
     return tmp_path / "model"
 
 
+def test_a_run_folder_points_to_its_best_model(tmp_path):
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="Give .*run/best"):
+        models.load(tmp_path / "run")
+
+
 def test_round_trip(model, folder):
     loaded = models.load(folder)
     assert loaded.config == CONFIG == models.load_config(folder)

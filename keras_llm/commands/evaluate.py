@@ -23,6 +23,15 @@ _ADD_SEPARATORS = flags.DEFINE_bool(
     None,
     "Open each document with the end token; by default if the model was trained so.",
 )
+_JSON_FIELD = flags.DEFINE_string(
+    "json_field", "text", "Member of each JSON line that holds its text."
+)
+_INVALID_UTF8 = flags.DEFINE_enum(
+    "invalid_utf8",
+    "error",
+    ["error", "replace"],
+    "What to do where the text is not UTF-8: stop, or read U+FFFD.",
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "mixed_bfloat16"], "Of the arithmetic."
 )
@@ -45,6 +54,8 @@ def main(argv: list[str]) -> None:
         _TEXT.value,
         _CONTEXT.value,
         _ADD_SEPARATORS.value,
+        _JSON_FIELD.value,
+        _INVALID_UTF8.value,
     )
     if not math.isfinite(result.nats_per_token):
         raise ValueError(

@@ -18,6 +18,8 @@ def evaluate(
     text: Any,
     context: int | None = None,
     add_separators: bool | None = None,
+    json_field: str = "text",
+    invalid_utf8: str = "error",
 ) -> Validation:
     """Predicts every token of a text once and returns the mean loss, exactly.
 
@@ -32,6 +34,8 @@ def evaluate(
         add_separators: Whether each document opens with the end token; None does
             so for a model that keeps documents apart. A prepared folder has its
             own.
+        json_field: Member of each JSON line that holds its text.
+        invalid_utf8: "error", or "replace" to read U+FFFD for what is not UTF-8.
 
     Raises:
         data.DataError: There is no text to be found.
@@ -58,10 +62,13 @@ def evaluate(
         )
     separate = model.config.separator_id is not None
     text_config = data.TextConfig(
-        add_separators=separate if add_separators is None else add_separators
+        add_separators=separate if add_separators is None else add_separators,
+        json_field=json_field,
+        invalid_utf8=invalid_utf8,
     )
-    if _is_prepared(text):
-        text_config = data.PreparedCorpus(_only(text)).config
+    prepared = data.prepared_folder(text)
+    if prepared is not None:
+        text_config = data.PreparedCorpus(prepared).config
     config = data.DataConfig(
         **text_config.to_dict(),
         context=context,
@@ -70,17 +77,3 @@ def evaluate(
     )
     batches = data.validation_batches(text, tokenizer, config)
     return Validator(tf.distribute.get_strategy(), model, batches)()
-
-
-def _is_prepared(text: Any) -> bool:
-    only = _only(text)
-    return only is not None and data.is_prepared(only)
-
-
-def _only(text: Any) -> Any:
-    """Returns the one path that `text` names, or None."""
-    if isinstance(text, data.TokenStore):
-        return None
-    if isinstance(text, (list, tuple)):
-        return text[0] if len(text) == 1 else None
-    return text

@@ -1,6 +1,6 @@
 """Runs an export as a stranger would: another process, without this package.
 
-Run as a file, never imported: `python -I fresh_process.py FOLDER < cases.json`.
+Run as a file, never imported: `python -P fresh_process.py FOLDER < cases.json`.
 Every import of `keras_llm` fails from here on.
 """
 

@@ -158,7 +158,8 @@ def _ask_fresh_process(folder, cases) -> list[dict[str, Any]]:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     folder = pathlib.Path(folder).absolute()
     finished = subprocess.run(
-        [sys.executable, "-I", fresh_process.__file__, os.fspath(folder)],
+        # Not isolated (-I): libraries may lie where PYTHONPATH or the user's site says.
+        [sys.executable, "-P", fresh_process.__file__, os.fspath(folder)],
         input=json.dumps(cases),
         capture_output=True,
         text=True,
@@ -170,7 +171,8 @@ def _ask_fresh_process(folder, cases) -> list[dict[str, Any]]:
             return json.loads(line.removeprefix("ANSWERS "))
     raise VerificationError(
         "A process that cannot import keras_llm must load and run the export. It "
-        f"ended with status {finished.returncode} and said: {finished.stderr[-2000:]}"
+        f"ended with status {finished.returncode} and said: {finished.stderr[-2000:]}\n"
+        "If memory ran out, turn on TensorFlow's memory growth here, or free some."
     )
 
 

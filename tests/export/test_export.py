@@ -27,11 +27,8 @@ from keras_llm.serving.model import Model
 # The package's `verify` is the function.
 verify_lib = importlib.import_module("keras_llm.export.verify")
 
-SIGNATURES = {
-    "serving_default": ({"prompt"}, {"text"}),
-    "score": ({"prompt", "completion"}, {"log_prob", "num_tokens", "bits_per_byte"}),
-    "tokenize": ({"text"}, {"token_ids", "num_tokens"}),
-}
+GENERATED = {"token_ids": tf.int32, "log_probs": tf.float32, "num_tokens": tf.int32}
+TEXT = {"text": tf.string, "finish_reason": tf.string, "prompt_tokens": tf.int32}
 KNOBS = {
     "max_new_tokens": tf.int32,
     "temperature": tf.float32,
@@ -42,6 +39,25 @@ KNOBS = {
     "seed": tf.int32,
 }
 DEFAULTS = dict(zip(KNOBS, [8, 0.0, 0, 1.0, 0.0, 1.0, 0], strict=True))
+# Inputs and outputs by name; `prefill` and `decode_step` have their state besides.
+SIGNATURES = {
+    "serving_default": ({"prompt": tf.string}, {"text": tf.string}),
+    "generate": ({"prompt": tf.string, "stop": tf.string, **KNOBS}, TEXT | GENERATED),
+    "score": (
+        {"prompt": tf.string, "completion": tf.string},
+        {"log_prob": tf.float32, "num_tokens": tf.int32, "bits_per_byte": tf.float32},
+    ),
+    "tokenize": (
+        {"text": tf.string},
+        {"token_ids": tf.int32, "num_tokens": tf.int32},
+    ),
+    "generate_ids": ({"token_ids": tf.int32, "lengths": tf.int32, **KNOBS}, GENERATED),
+    "prefill": (
+        {"token_ids": tf.int32, "lengths": tf.int32, "capacity": tf.int32},
+        {"logits": tf.float32},
+    ),
+    "decode_step": ({"token_ids": tf.int32}, {"logits": tf.float32}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,33 +99,22 @@ def knobs(rows, **values):
     }
 
 
-def test_the_signatures_have_the_published_names(loaded):
+def test_the_signatures_have_the_published_names_and_types(loaded):
+    def dtypes(specs):
+        return {name: spec.dtype for name, spec in specs.items()}
+
+    assert set(loaded.signatures) == set(SIGNATURES)
     for name, (inputs, outputs) in SIGNATURES.items():
-        signature = loaded.signatures[name]
-        assert set(signature.structured_input_signature[1]) == inputs
-        assert set(signature.structured_outputs) == outputs
-    generate = loaded.signatures["generate"]
-    assert set(generate.structured_input_signature[1]) == {"prompt", "stop", *KNOBS}
-    assert set(generate.structured_outputs) == {
-        "text",
-        "token_ids",
-        "log_probs",
-        "num_tokens",
-        "finish_reason",
-        "prompt_tokens",
-    }
-    assert set(loaded.signatures) == {
-        *SIGNATURES,
-        "generate",
-        "generate_ids",
-        "prefill",
-        "decode_step",
-    }
-    for signature in loaded.signatures.values():
-        for spec in signature.structured_input_signature[1].values():
-            assert spec.shape.rank >= 1
-        for spec in signature.structured_outputs.values():
-            assert spec.shape.rank >= 1
+        _, given = loaded.signatures[name].structured_input_signature
+        answer = loaded.signatures[name].structured_outputs
+        state = {}
+        if name in ("prefill", "decode_step"):
+            state = dtypes(answer)
+            del state["logits"]
+            assert set(state.values()) <= {tf.float32, tf.int32}
+        assert dtypes(given) == (inputs | state if name == "decode_step" else inputs)
+        assert dtypes(answer) == outputs | state
+        assert all(spec.shape.rank >= 1 for spec in [*given.values(), *answer.values()])
 
 
 def test_the_folder_holds_what_serving_needs(folder):
@@ -296,6 +301,12 @@ def test_a_different_answer_fails_the_proof(model, folder, monkeypatch):
         export.verify(folder, other, tokenizers.ByteTokenizer())
 
 
+def test_the_fresh_process_finds_libraries_where_this_one_does(tmp_path, monkeypatch):
+    (tmp_path / "tensorflow.py").write_text("print('ANSWERS [1]')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert verify_lib._ask_fresh_process(tmp_path, []) == [1]
+
+
 def test_a_failed_proof_leaves_nothing(model, tmp_path, monkeypatch):
     def fail(*_):
         raise export.VerificationError("differs")
@@ -349,66 +360,3 @@ def test_no_string_op_is_behind_the_signature_for_other_runtimes(model):
         and tf.string.as_datatype_enum in [v.type for v in node.attr.values()]
     }
     assert reading_strings == set()
-
-
-def tiny(architecture, dtype="float32"):
-    """Returns a model whose texts vary."""
-    sizes = {
-        "gpt2": models.GPT2Config(
-            vocab_size=257, width=32, num_layers=2, num_heads=4, max_positions=64
-        ),
-        "lstm_lm": models.LSTMLMConfig(vocab_size=257, embedding_width=12, units=20),
-    }
-    keras.utils.set_random_seed(5)
-    model = models.build(sizes[architecture], dtype)
-    for weight in model.trainable_weights:
-        noise = keras.random.normal(weight.shape, seed=3, dtype=dtype)
-        weight.assign(weight + 0.2 * noise)
-    return model
-
-
-def test_a_compiled_export_is_refused_as_stock_and_proven_as_compiled(tmp_path):
-    tokenizer = tokenizers.ByteTokenizer()
-    out = export.export(tiny("lstm_lm"), tokenizer, tmp_path / "1", jit=True)
-    assert json.loads((out / "manifest.json").read_text())["jit"] is True
-    assert "--xla_cpu_compilation_enabled=true" in (out / "README.md").read_text()
-    with pytest.raises(allowed_ops.ForbiddenGraphError, match="jit_compile"):
-        allowed_ops.check_graph(out)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "dtype", "bound"),
-    [("gpt2", "bfloat16", "0.016"), ("lstm_lm", "float16", "0.002")],
-)
-def test_half_precision_is_proven_and_served_as_float32(
-    tmp_path, architecture, dtype, bound
-):
-    model = tiny(architecture, dtype)
-    out = export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
-    assert json.loads((out / "manifest.json").read_text())["verified_answers"] == 16
-    card = (out / "README.md").read_text()
-    assert f"| dtype | {dtype} |" in card
-    assert f"identical text, log probabilities within {bound}" in card
-    loaded = tf.saved_model.load(out)
-    state = loaded.signatures["prefill"](
-        token_ids=tf.constant([[1, 2]]),
-        lengths=tf.constant([2]),
-        capacity=tf.constant([4]),
-    )
-    assert {tensor.dtype for tensor in state.values()} <= {tf.float32, tf.int32}
-    logits = state.pop("logits")
-    loaded.signatures["decode_step"](token_ids=tf.argmax(logits, -1, tf.int32), **state)
-
-
-def test_a_model_that_overflows_is_refused_with_the_remedy(folder):
-    model = tiny("gpt2", "float16")
-    model.get_layer("final_norm").scale.assign([60_000.0] * 32)
-    with pytest.raises(export.VerificationError, match="finite .* export in bfloat16"):
-        export.verify(folder, model, tokenizers.ByteTokenizer())
-
-
-def test_other_dtypes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="`dtype` must be one of .*'float64'"):
-        export.export(tiny("gpt2", "float64"), None, tmp_path / "1")
-    with pytest.raises(ValueError, match="`dtype` must be one of .*'int8'"):
-        export.from_model_folder(tmp_path / "model", tmp_path / "1", dtype="int8")

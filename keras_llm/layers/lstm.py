@@ -137,7 +137,7 @@ class LSTM(keras.layers.Layer):
         self.recurrent_kernel = self.add_weight(
             name="recurrent_kernel",
             shape=(self.units, gates),
-            initializer=self.recurrent_initializer,
+            initializer=self._first_recurrent_kernel,
         )
         self.bias = self.add_weight(
             name="bias", shape=(gates,), initializer=self._first_bias
@@ -257,6 +257,11 @@ class LSTM(keras.layers.Layer):
         return keras.random.dropout(
             ones, self.recurrent_dropout, seed=self.seed_generator
         )
+
+    def _first_recurrent_kernel(self, shape, dtype=None):
+        # An orthogonal matrix comes from a QR decomposition, which no backend has
+        # in half precision.
+        return ops.cast(self.recurrent_initializer(shape, "float32"), dtype)
 
     def _first_bias(self, shape, dtype=None):
         bias = ops.zeros(shape, dtype)

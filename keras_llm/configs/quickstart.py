@@ -14,7 +14,7 @@ def get_config() -> Experiment:
         tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=2_048),
         data=DataConfig(context=128, batch_size=16, sampling="windows"),
         train=TrainConfig(
-            steps=1_000,
+            steps=750,
             learning_rate=2e-3,
             final_learning_rate=1e-4,
             warmup_steps=60,

@@ -14,7 +14,9 @@ _MODEL = flags.DEFINE_string("model", None, "Model folder.", required=True)
 _PROMPT = flags.DEFINE_multi_string(
     "prompt", None, "Text to continue; may be repeated. By default standard input."
 )
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "Tokens at most.")
+_MAX_NEW_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens", None, "Tokens at most; by default 64 or the room that is left."
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 takes the likeliest token.")
 _TOP_K = flags.DEFINE_integer("top_k", 0, "Draw among the k likeliest; 0 is off.")
 _TOP_P = flags.DEFINE_float(

@@ -32,13 +32,14 @@ def evaluate(
         text: Files, folders, globs, or a folder from `data.prepare`.
         context: Tokens a row; None for the model's positions, at most 1,024.
         add_separators: Whether each document opens with the end token; None does
-            so for a model that keeps documents apart. A prepared folder has its
-            own.
+            as a prepared folder does, else so for a model that keeps documents
+            apart.
         json_field: Member of each JSON line that holds its text.
         invalid_utf8: "error", or "replace" to read U+FFFD for what is not UTF-8.
 
     Raises:
-        data.DataError: There is no text to be found.
+        data.DataError: There is no text to be found, or a prepared folder was
+            written otherwise than asked.
         ValueError: `context` exceeds the model's positions.
 
     >>> import tempfile
@@ -53,7 +54,8 @@ def evaluate(
     >>> result.num_tokens, result.num_bytes  # Nothing stands before the first byte.
     (14, 14)
     """
-    positions = getattr(model.config, "max_positions", None) or _LONGEST_CONTEXT
+    # A recurrent model has no greatest position.
+    positions = getattr(model.config, "max_positions", None) or 2**31 - 1
     context = min(positions, _LONGEST_CONTEXT) if context is None else context
     if not 0 < context <= positions:
         raise ValueError(
@@ -61,19 +63,17 @@ def evaluate(
             f"Received: context={context}."
         )
     separate = model.config.separator_id is not None
-    text_config = data.TextConfig(
-        add_separators=separate if add_separators is None else add_separators,
+    prepared = data.prepared_folder(text)
+    if add_separators is None:
+        written = prepared and data.PreparedCorpus(prepared).config
+        add_separators = written.add_separators if written else separate
+    config = data.DataConfig(
         json_field=json_field,
         invalid_utf8=invalid_utf8,
-    )
-    prepared = data.prepared_folder(text)
-    if prepared is not None:
-        text_config = data.PreparedCorpus(prepared).config
-    config = data.DataConfig(
-        **text_config.to_dict(),
+        add_separators=add_separators,
         context=context,
         batch_size=max(1, _BATCH_TOKENS // context),
-        separate_documents=separate and text_config.add_separators,
+        separate_documents=separate and add_separators,
     )
     batches = data.validation_batches(text, tokenizer, config)
     return Validator(tf.distribute.get_strategy(), model, batches)()

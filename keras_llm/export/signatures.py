@@ -100,6 +100,10 @@ class Servable(tf.Module):
         """Feeds one token per row; returns logits and the state after it."""
         decoder = self.text_model.decoder
         checks = [self._check_step(token_ids, state)]
+        checks += [
+            parameters_lib.require_rows(name, value, token_ids)
+            for name, value in state.items()
+        ]
         with tf.control_dependencies(checks):
             token_ids = tf.identity(token_ids)
         dtypes = self._state_dtypes()

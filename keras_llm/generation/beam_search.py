@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_llm.core import checks
+from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.generator import readable_errors
 from keras_llm.generation.text_model import TextModel
 
@@ -86,7 +87,7 @@ class BeamSearch:
         self,
         prompt: str | bytes,
         num_beams: int = 4,
-        max_new_tokens: int = 64,
+        max_new_tokens: int | None = None,
         length_penalty: float = 0.6,
     ) -> list[Beam]:
         """Returns all beams, the best first.
@@ -94,7 +95,8 @@ class BeamSearch:
         Args:
             prompt: The text to continue.
             num_beams: W, from 1 to 64.
-            max_new_tokens: At least 1 and within the positions that are left.
+            max_new_tokens: At least 1 and within the positions that are left; None
+                for 64 or all of those.
             length_penalty: From 0, which prefers short texts, to 2.
 
         Raises:
@@ -106,6 +108,8 @@ class BeamSearch:
         with readable_errors():
             token_ids, lengths = self.text_model.encode_prompt(tf.constant([prompt]))
             room = self.text_model.limit - int(lengths[0])
+            if max_new_tokens is None:
+                max_new_tokens = min(parameters_lib.DEFAULT_NEW_TOKENS, room)
             checks.check_in_range("max_new_tokens", max_new_tokens, 1, room)
             state = self._run(
                 token_ids,

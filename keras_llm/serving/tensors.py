@@ -49,7 +49,7 @@ class TensorSpec:
 class Limits:
     """What a request may ask for, checked before a tensor is made."""
 
-    batch_rows: int = 256
+    batch_rows: int = 64
     string_bytes: int = 1 * 2**20
 
 

@@ -9,6 +9,7 @@ import keras
 
 from keras_llm import models, tokenizers
 from keras_llm.core import new_folder, read_json, write_json
+from keras_llm.data.encoding import tokenizer_fingerprint
 from keras_llm.training.config import RESUMABLE_FIELDS, Experiment
 
 _CONFIG = "config.json"
@@ -78,9 +79,21 @@ class RunFolder:
             for leftover in self.path.glob(f".*{folder.name}.new*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
-    def load_tokenizer(self) -> Any:
-        """Returns the run's tokenizer."""
-        return tokenizers.load(self.path / _TOKENIZER)
+    def load_tokenizer(self, given: Any = None) -> Any:
+        """Returns the run's tokenizer.
+
+        Raises:
+            ValueError: `given` is another one.
+        """
+        own = tokenizers.load(self.path / _TOKENIZER)
+        if given is not None:
+            if tokenizer_fingerprint(given) != tokenizer_fingerprint(own):
+                raise ValueError(
+                    "A run goes on with the tokenizer that it began with. Received: "
+                    f"another than {self.path / _TOKENIZER}. Leave it out, or begin "
+                    "a new run."
+                )
+        return own
 
     def replace_model(
         self, folder: pathlib.Path, model: keras.Model, tokenizer: Any

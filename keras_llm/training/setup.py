@@ -68,7 +68,7 @@ def prepare_inputs(
     Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
     if going_on:
         folder.check_run()
-        tokenizer = folder.load_tokenizer()
+        tokenizer = folder.load_tokenizer(tokenizer)
     elif tokenizer is None:
         tokenizer = _tokenizer_of(train_text, experiment)
     experiment = fill_in(experiment, tokenizer)

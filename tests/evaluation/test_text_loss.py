@@ -57,6 +57,26 @@ def test_equals_a_loop_over_rows(folder, context, separators):
     assert found.perplexity == pytest.approx(math.exp(total / predicted), rel=1e-4)
 
 
+def test_a_prepared_corpus_read_otherwise_is_refused(folder, tmp_path):
+    tokenizer = tokenizers.ByteTokenizer()
+    data.prepare(str(folder / "text.txt"), tokenizer, tmp_path / "tokens")
+    model = models.load(folder / "model")
+    for asked in ({"json_field": "body"}, {"add_separators": False}):
+        with pytest.raises(data.DataError, match="fixed when it is prepared"):
+            evaluation.evaluate(model, tokenizer, str(tmp_path / "tokens"), **asked)
+
+
+def test_a_recurrent_model_takes_any_context(folder):
+    config = models.LSTMLMConfig(vocab_size=257, embedding_width=3, units=5)
+    found = evaluation.evaluate(
+        models.build(config),
+        tokenizers.ByteTokenizer(),
+        str(folder / "text.txt"),
+        context=2_048,
+    )
+    assert found.num_tokens == len(TEXT.encode()) - 1
+
+
 def test_a_prepared_corpus_is_text_too(folder, tmp_path):
     model = models.load(folder / "model")
     tokenizer = models.load_tokenizer(folder / "model")

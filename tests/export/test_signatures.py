@@ -48,6 +48,13 @@ def test_slots_that_a_server_padded_do_not_count(servable):
         state, wide = alone, joined
 
 
+def test_a_state_of_other_rows_is_refused(servable):
+    state = prefill(servable, b"abc", 5)
+    del state["logits"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one value per prompt"):
+        servable.decode_step(tf.constant([102, 103]), **state)
+
+
 def test_a_prompt_padded_beyond_the_positions_reaches_no_layer(servable):
     with pytest.raises(tf.errors.InvalidArgumentError, match="at most 32 columns"):
         servable.prefill(

@@ -75,7 +75,8 @@ def test_one_beam_is_greedy(search):
 
 def test_prompts_of_any_length_share_one_trace(search):
     for prompt in ("a", "ab", "abba"):
-        search.search(prompt, 2, 3)
+        beams = search.search(prompt, 2)
+        assert max(len(beam.token_ids) for beam in beams) <= 16 - len(prompt)
     assert search._run.experimental_get_tracing_count() == 1
 
 

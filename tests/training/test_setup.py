@@ -25,6 +25,15 @@ def inputs(experiment, text, run_dir, valid_text=None, tokenizer=None):
     )
 
 
+def test_a_resumed_run_keeps_its_tokenizer(tmp_path, experiment):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(experiment, tokenizers.CharacterTokenizer.train(["abc"]))
+    again = folder.load_tokenizer(tokenizers.CharacterTokenizer.train(["cba"]))
+    assert again.kind == "character"
+    with pytest.raises(ValueError, match="goes on with the tokenizer"):
+        folder.load_tokenizer(tokenizers.ByteTokenizer())
+
+
 @pytest.mark.parametrize("kind", ["byte", "character", "byte_bpe"])
 def test_a_prepared_folder_brings_its_tokenizer(experiment, prepared, tmp_path, kind):
     experiment = experiment.replace(tokenizer=TokenizerConfig(kind=kind))

@@ -168,7 +168,7 @@ def test_health_and_metrics(server):
         (PREDICT, {"instances": [1e39]}, 400, "without loss of precision"),
         (PREDICT, {"instances": [2**24 + 1]}, 400, "without loss of precision"),
         (PREDICT, {"instances": [10**4000]}, 400, "without loss of precision"),
-        (PREDICT, {"instances": [1] * 257}, 400, "256 rows at most"),
+        (PREDICT, {"instances": [1] * 257}, 400, "64 rows at most"),
         (
             PREDICT,
             {"signature_name": "echo", "instances": ["a" * 5001]},

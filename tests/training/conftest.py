@@ -16,6 +16,13 @@ TEXT = "the quick brown fox jumps over the lazy dog; " * 60
 
 
 @pytest.fixture(scope="session")
+def two_replicas():
+    """Returns the one strategy of all tests: each new one counts its reductions from
+    the same number on, and those of another shape would be taken for one another."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
 def texts(tmp_path_factory):
     """Returns the paths of a training and a validation text."""
     folder = tmp_path_factory.mktemp("text")

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
-import tensorflow as tf
 
 from keras_llm import data, models, tokenizers, training
 from keras_llm.core import read_json
@@ -294,7 +293,9 @@ def test_labels_are_smoothed_in_training_alone(finished, texts, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["text", "vocabulary", "rows"])
-def test_what_cannot_be_used_leaves_nothing_behind(texts, tmp_path, which):
+def test_what_cannot_be_used_leaves_nothing_behind(
+    two_replicas, texts, tmp_path, which
+):
     experiment, run_dir = base_experiment(), tmp_path / "run"
     (tmp_path / "empty.txt").write_text("")
     if which == "text":
@@ -303,19 +304,18 @@ def test_what_cannot_be_used_leaves_nothing_behind(texts, tmp_path, which):
         experiment = experiment.replace(model=experiment.model.replace(vocab_size=3))
     strategy = None
     if which == "rows":
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        strategy = two_replicas
         experiment = experiment.replace(data=experiment.data.replace(batch_size=5))
     with pytest.raises(ValueError):
         train(experiment, texts, run_dir, strategy=strategy)
     assert not run_dir.exists()
 
 
-def test_two_replicas_train_as_one(finished, texts, tmp_path):
+def test_two_replicas_train_as_one(two_replicas, finished, texts, tmp_path):
     experiment = base_experiment()
     experiment = experiment.replace(model=experiment.model.replace(dropout=0.0))
     train(experiment, texts, tmp_path / "one")
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    summary = train(experiment, texts, tmp_path / "two", strategy=strategy)
+    summary = train(experiment, texts, tmp_path / "two", strategy=two_replicas)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     np.testing.assert_allclose(list(one.values()), list(two.values()), atol=1e-5)
     single = training.read_metrics(tmp_path / "one" / "metrics.jsonl")[-1]

@@ -39,10 +39,6 @@ def run(batch, strategy=None, jit="off", model_seed=0, dropout=0.0, **options):
     return [np.asarray(value) for value in results], weights, step
 
 
-def mirrored():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 def assert_same(one, other, tolerance=1e-5):
     for a, b in zip(one[0] + one[1], other[0] + other[1], strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
@@ -95,11 +91,11 @@ def test_accumulation_equals_one_large_batch(plain, jit):
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
-def test_two_replicas_equal_one(micro_batches):
+def test_two_replicas_equal_one(two_replicas, micro_batches):
     batch = batches(np.random.default_rng(2), 6, micro_batches, 4)
     options = {"ema_decay": 0.9, "label_smoothing": 0.1}
     one = run(batch, **options)
-    two = run(batch, mirrored(), **options)
+    two = run(batch, two_replicas, **options)
     assert_same(one, two)
     averages = zip(
         one[2].optimizer.slots["average"],
@@ -111,9 +107,9 @@ def test_two_replicas_equal_one(micro_batches):
 
 
 @pytest.mark.parametrize("jit", ["parts", "full"])
-def test_compiled_replicas_equal_plain_ones(plain, jit):
+def test_compiled_replicas_equal_plain_ones(two_replicas, plain, jit):
     batch, wanted = plain
-    assert_same(wanted, run(batch, mirrored(), jit=jit))
+    assert_same(wanted, run(batch, two_replicas, jit=jit))
 
 
 @pytest.mark.parametrize("jit", ["parts", "full"])
@@ -138,12 +134,12 @@ def test_several_steps_a_call_equal_single_calls():
     np.testing.assert_array_equal(np.float32(singly), together[0][0])
 
 
-def test_replicas_drop_different_places():
+def test_replicas_drop_different_places(two_replicas):
     rng = np.random.default_rng(6)
     batch = batches(rng, 1, 1, 1)
     twice = {n: np.repeat(v, 2, axis=2) for n, v in batch.items()}
     one = run(batch, dropout=0.5)
-    two = run(twice, mirrored(), dropout=0.5)
+    two = run(twice, two_replicas, dropout=0.5)
     # Same rows, same dropout would give the very same mean gradient.
     assert abs(one[0][1][0] - two[0][1][0]) > 1e-4
 
@@ -180,8 +176,8 @@ def test_a_step_without_real_tokens_is_harmless():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_one_trace_serves_any_number_of_steps(replicas):
-    strategy = mirrored() if replicas == 2 else tf.distribute.get_strategy()
+def test_one_trace_serves_any_number_of_steps(two_replicas, replicas):
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
     config = TrainConfig()
     with strategy.scope():
         model = small_model(V)

@@ -1,7 +1,8 @@
 r"""Measures speed: `benchmark.py decode|lstm|tokenize|train`.
 
-Every figure is a median over repeated runs. Beside it a peer can be measured in the
-same run: --peer='COMMAND' is run before and after, and what it prints is shown.
+Figures are medians over repeated runs (of tokenizing, the best pass). A peer can be
+measured beside them: --peer='COMMAND' is run before and after, and what it prints is
+shown.
 
 Example: python scripts/benchmark.py decode --peer='python peer_transformers.py decode'
 """

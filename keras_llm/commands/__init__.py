@@ -35,7 +35,7 @@ def run(verb: str | None = None) -> None:
     _prepare_environment()
     # absl's --help shows the flags and the docstring of `__main__` alone.
     sys.modules["__main__"].__doc__ = module.__doc__
-    for flag in flags.FLAGS.get_flags_for_module(module.__name__):
+    for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     options = {}
     if hasattr(module, "parse_flags"):

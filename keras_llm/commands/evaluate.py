@@ -8,6 +8,10 @@ import math
 
 from absl import app, flags
 
+from keras_llm.commands import _text_flags
+
+flags.adopt_module_key_flags(_text_flags)
+
 _MODEL = flags.DEFINE_string("model", None, "Model folder.", required=True)
 _TEXT = flags.DEFINE_multi_string(
     "text",
@@ -22,15 +26,6 @@ _ADD_SEPARATORS = flags.DEFINE_bool(
     "add_separators",
     None,
     "Open each document with the end token; by default if the model was trained so.",
-)
-_JSON_FIELD = flags.DEFINE_string(
-    "json_field", "text", "Member of each JSON line that holds its text."
-)
-_INVALID_UTF8 = flags.DEFINE_enum(
-    "invalid_utf8",
-    "error",
-    ["error", "replace"],
-    "What to do where the text is not UTF-8: stop, or read U+FFFD.",
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "mixed_bfloat16"], "Of the arithmetic."
@@ -47,6 +42,7 @@ def main(argv: list[str]) -> None:
             f"Unexpected arguments: {argv[1:]}. Quote globs: --text='corpus/*.txt'."
         )
     from keras_llm import evaluation, models
+    from keras_llm.training.metrics import finite_or_none
 
     result = evaluation.evaluate(
         models.load(_MODEL.value, _DTYPE.value),
@@ -54,8 +50,8 @@ def main(argv: list[str]) -> None:
         _TEXT.value,
         _CONTEXT.value,
         _ADD_SEPARATORS.value,
-        _JSON_FIELD.value,
-        _INVALID_UTF8.value,
+        _text_flags.JSON_FIELD.value,
+        _text_flags.INVALID_UTF8.value,
     )
     if not math.isfinite(result.nats_per_token):
         raise ValueError(
@@ -72,8 +68,7 @@ def main(argv: list[str]) -> None:
     }
     if _JSON.value:
         # Perplexity alone can be infinite, which JSON does not have.
-        finite = {n: v if math.isfinite(v) else None for n, v in figures.items()}
-        print(json.dumps(finite, allow_nan=False))
+        print(json.dumps(finite_or_none(figures), allow_nan=False))
         return
     for name, value in figures.items():
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -8,6 +8,8 @@ Example: python scripts/export.py --model=runs/whale/best --out=serving/whale/1
 
 from absl import app, flags
 
+from keras_llm.commands import _idle_flags
+
 _MODEL = flags.DEFINE_string("model", None, "Model folder to export.")
 _CONFIG = flags.DEFINE_string(
     "config", None, "Config file: export a freshly initialised model of its sizes."
@@ -37,12 +39,11 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
     if (_MODEL.value is None) == (_CONFIG.value is None):
         raise app.UsageError("Give either --model or --config.")
-    of_config = [_TOKENIZER, _SEED] if _CONFIG.value is None else []
-    idle = [f"--{flag.name}" for flag in of_config if flags.FLAGS[flag.name].present]
-    if idle:
-        raise app.UsageError(
-            f"{', '.join(idle)} changes nothing with --model, whose folder holds "
-            "weights and tokenizer: it belongs to --config."
+    if _MODEL.value is not None:
+        _idle_flags.refuse(
+            [_TOKENIZER, _SEED],
+            "with --model, whose folder holds weights and tokenizer: it belongs to "
+            "--config",
         )
     import tensorflow as tf
 

@@ -10,6 +10,8 @@ import sys
 
 from absl import app, flags
 
+from keras_llm.commands import _idle_flags
+
 _MODEL = flags.DEFINE_string("model", None, "Model folder.", required=True)
 _PROMPT = flags.DEFINE_multi_string(
     "prompt", None, "Text to continue; may be repeated. By default standard input."
@@ -49,7 +51,12 @@ def main(argv: list[str]) -> None:
     """Prints each prompt with its continuation."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-    _refuse_idle_flags()
+    if _NUM_BEAMS.value == 1:
+        _idle_flags.refuse([_LENGTH_PENALTY], "without --num_beams above 1")
+    else:
+        _idle_flags.refuse(
+            _OF_DRAWING, "with --num_beams, which looks for the likeliest text"
+        )
     # As bytes: a prompt need not be UTF-8.
     if _PROMPT.value is None:
         prompts = [sys.stdin.buffer.read()]
@@ -84,16 +91,6 @@ def main(argv: list[str]) -> None:
         prompts, generator.generate(prompts, _STOP.value, **knobs), strict=True
     ):
         _print(prompt, result.text, vars(result))
-
-
-def _refuse_idle_flags():
-    """Raises UsageError if a flag is given that would change nothing."""
-    idle, when = [_LENGTH_PENALTY], "without --num_beams above 1"
-    if _NUM_BEAMS.value != 1:
-        idle, when = _OF_DRAWING, "with --num_beams, which looks for the likeliest text"
-    given = [f"--{flag.name}" for flag in idle if flags.FLAGS[flag.name].present]
-    if given:
-        raise app.UsageError(f"{', '.join(given)} changes nothing {when}.")
 
 
 def _print_beams(search, prompts):

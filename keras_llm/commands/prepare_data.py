@@ -12,14 +12,15 @@ import sys
 
 from absl import app, flags
 
+from keras_llm.commands import _text_flags
+
+flags.adopt_module_key_flags(_text_flags)
+
 _INPUT = flags.DEFINE_multi_string(
     "input", None, "File, folder or glob to read; may be repeated.", required=True
 )
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "Tokenizer folder.", required=True)
 _OUT = flags.DEFINE_string("out", None, "New folder to write.", required=True)
-_JSON_FIELD = flags.DEFINE_string(
-    "json_field", "text", "Member of each JSON line that holds its text."
-)
 _DOCUMENT_SEPARATOR = flags.DEFINE_string(
     "document_separator",
     None,
@@ -28,12 +29,6 @@ _DOCUMENT_SEPARATOR = flags.DEFINE_string(
 )
 _UNICODE_FORM = flags.DEFINE_enum(
     "unicode_form", "none", ["none", "nfc"], "Unicode normalisation of the text."
-)
-_INVALID_UTF8 = flags.DEFINE_enum(
-    "invalid_utf8",
-    "error",
-    ["error", "replace"],
-    "What to do where the text is not UTF-8: stop, or read U+FFFD.",
 )
 _ADD_SEPARATORS = flags.DEFINE_bool(
     "add_separators", True, "Open each document with the tokenizer's end token."
@@ -60,10 +55,10 @@ def main(argv: list[str]) -> None:
 
     separator = _DOCUMENT_SEPARATOR.value
     config = data.TextConfig(
-        json_field=_JSON_FIELD.value,
+        json_field=_text_flags.JSON_FIELD.value,
         document_separator=separator and _unescaped(separator),
         unicode_form=_UNICODE_FORM.value,
-        invalid_utf8=_INVALID_UTF8.value,
+        invalid_utf8=_text_flags.INVALID_UTF8.value,
         add_separators=_ADD_SEPARATORS.value,
         valid_fraction=_VALID_FRACTION.value,
         max_unpacked_bytes=_MAX_UNPACKED_BYTES.value,

@@ -6,6 +6,10 @@ Example: python scripts/train_tokenizer.py --input='corpus/*.txt' \
 
 from absl import app, flags
 
+from keras_llm.commands import _text_flags
+
+flags.adopt_module_key_flags(_text_flags)
+
 _INPUT = flags.DEFINE_multi_string(
     "input", None, "File, folder or glob to read; may be repeated.", required=True
 )
@@ -22,15 +26,6 @@ _VOCAB_SIZE = flags.DEFINE_integer(
     "know theirs.",
 )
 _OUT = flags.DEFINE_string("out", None, "New folder to write.", required=True)
-_JSON_FIELD = flags.DEFINE_string(
-    "json_field", "text", "Member of each JSON line that holds its text."
-)
-_INVALID_UTF8 = flags.DEFINE_enum(
-    "invalid_utf8",
-    "error",
-    ["error", "replace"],
-    "What to do where the text is not UTF-8: stop, or read U+FFFD.",
-)
 
 
 def main(argv: list[str]) -> None:
@@ -67,7 +62,8 @@ def _train():
 
     files = data.find_files(_INPUT.value)
     config = data.TextConfig(
-        json_field=_JSON_FIELD.value, invalid_utf8=_INVALID_UTF8.value
+        json_field=_text_flags.JSON_FIELD.value,
+        invalid_utf8=_text_flags.INVALID_UTF8.value,
     )
     packed = any(path.suffix == ".gz" for path in files)
     total = None if packed else sum(path.stat().st_size for path in files)

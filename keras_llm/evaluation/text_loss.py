@@ -65,8 +65,9 @@ def evaluate(
     separate = model.config.separator_id is not None
     prepared = data.prepared_folder(text)
     if add_separators is None:
-        written = prepared and data.PreparedCorpus(prepared).config
-        add_separators = written.add_separators if written else separate
+        add_separators = separate
+        if prepared is not None:
+            add_separators = data.PreparedCorpus(prepared).config.add_separators
     config = data.DataConfig(
         json_field=json_field,
         invalid_utf8=invalid_utf8,

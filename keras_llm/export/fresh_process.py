@@ -1,11 +1,13 @@
 """Runs an export as a stranger would: another process, without this package.
 
-Run as a file, never imported: `python -P fresh_process.py FOLDER < cases.json`.
+Run as a file: `python -P fresh_process.py FOLDER < cases.json`.
 Every import of `keras_llm` fails from here on.
 """
 
 import json
 import sys
+
+import numpy as np
 
 
 class _Refusal:
@@ -33,15 +35,15 @@ def main():
             key: tf.constant(inputs[key], spec.dtype) for key, spec in specs.items()
         }
         outputs = signature(**feed)
-        answers.append({key: _plain(value) for key, value in outputs.items()})
+        answers.append({key: plain(value.numpy()) for key, value in outputs.items()})
     print("ANSWERS", json.dumps(answers))
 
 
-def _plain(tensor):
-    values = tensor.numpy().tolist()
-    if tensor.dtype != "string":
-        return values
-    return [value.decode() for value in values]
+def plain(array):
+    """Returns nested lists, of texts where the array holds bytes."""
+    if array.dtype == object:
+        return np.vectorize(bytes.decode, otypes=[object])(array).tolist()
+    return array.tolist()
 
 
 if __name__ == "__main__":

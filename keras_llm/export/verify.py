@@ -8,13 +8,13 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_llm.core.allowed_ops import check_graph
 from keras_llm.core.prediction_log import WARMUP_PATH, read_warmup
 from keras_llm.export import fresh_process
 from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
+from keras_llm.export.fresh_process import plain
 from keras_llm.export.signatures import Servable
 from keras_llm.generation import TextModel
 from keras_llm.generation import parameters as parameters_lib
@@ -104,7 +104,7 @@ def _warm_up(folder):
     """Yields the warm-up requests: one that fails keeps TF Serving from serving."""
     path = pathlib.Path(folder) / WARMUP_PATH
     for request in read_warmup(path) if path.exists() else ():
-        inputs = {key: _plain(value) for key, value in request.inputs.items()}
+        inputs = {key: plain(value) for key, value in request.inputs.items()}
         yield request.signature_name, inputs
 
 
@@ -116,7 +116,7 @@ def _prefill(text_model):
 
 def _ids(text_model, prompts):
     token_ids, lengths = text_model.encode_prompt(tf.constant(prompts))
-    return {"token_ids": _plain(token_ids.numpy()), "lengths": _plain(lengths.numpy())}
+    return {"token_ids": plain(token_ids.numpy()), "lengths": plain(lengths.numpy())}
 
 
 def _fits(text_model, text):
@@ -144,14 +144,7 @@ def _answered(signatures, text_model, folder):
 def _in_memory(signature, inputs):
     specs = tf.nest.flatten(signature.structured_input_signature)
     feed = {spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in specs}
-    return {key: _plain(value.numpy()) for key, value in signature(**feed).items()}
-
-
-def _plain(array):
-    """Returns nested lists, of texts where the array holds bytes."""
-    if array.dtype == object:
-        return np.vectorize(bytes.decode, otypes=[object])(array).tolist()
-    return array.tolist()
+    return {key: plain(value.numpy()) for key, value in signature(**feed).items()}
 
 
 def _ask_fresh_process(folder, cases) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_llm import export, models, tokenizers
-from keras_llm.generation import Generator
+from keras_llm.generation import Generator, parameters
 
 POSITIONS = 48
 ROWS = [
@@ -18,16 +18,7 @@ ROWS = [
     {"prompt": b"\xff\xfe a", "max_new_tokens": 12, "temperature": 0.8, "top_p": 0.9},
     {"prompt": "a longer prompt", "max_new_tokens": 17, "stop": ["e", "zz"]},
 ]
-DEFAULTS = {
-    "stop": [],
-    "max_new_tokens": 4,
-    "temperature": 0.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "seed": 0,
-}
+DEFAULTS = {**parameters.DEFAULTS, "stop": [], "max_new_tokens": 4}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from keras_llm.core import Config, checks
 from keras_llm.data import DataConfig
 from keras_llm.models import ARCHITECTURES
 from keras_llm.ops import losses
+from keras_llm.training.task import Task
+from keras_llm.training.tasks import TASKS, LanguageModel
 
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
 DTYPES = ("float32", "mixed_bfloat16")
@@ -171,6 +173,7 @@ class Experiment(Config):
     """A whole run; what a config file's `get_config()` returns."""
 
     model: Config  # Of any architecture; `vocab_size` 0 means the tokenizer's.
+    task: Task = LanguageModel()  # What is learnt.
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
@@ -191,10 +194,11 @@ class Experiment(Config):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values; the model's carry its architecture's name."""
+        """Returns plain values; model and task carry their names."""
         plain = super().to_dict()
         architecture = getattr(self.model, "architecture", "")
         plain["model"] = {"architecture": architecture, **plain["model"]}
+        plain["task"] = {"kind": self.task.kind, **plain["task"]}
         return plain
 
     @classmethod
@@ -202,19 +206,18 @@ class Experiment(Config):
         """Rebuilds an experiment from `to_dict`'s values.
 
         Raises:
-            ValueError: An unknown architecture or field, or a wrong type or value.
+            ValueError: An unknown architecture, task or field, or a wrong type or
+                value.
         """
-        sizes = values.get("model") if isinstance(values, Mapping) else None
-        if not isinstance(sizes, Mapping):
-            raise ValueError(
-                "An experiment is read from a mapping whose `model` is a mapping of "
-                f"its own. Received: model={sizes!r}."
-            )
-        sizes = dict(sizes)
-        name = sizes.pop("architecture", "")
-        checks.check_choice("architecture", name, tuple(ARCHITECTURES))
-        model = ARCHITECTURES[name].config.from_dict(sizes)
-        return super().from_dict({**values, "model": model})
+        configs = {n: architecture.config for n, architecture in ARCHITECTURES.items()}
+        model = _named(values, "model", "architecture", configs)
+        # A run of an early version has no task: there was one alone.
+        task = {"task": {"kind": LanguageModel.kind}}
+        named = {
+            "model": model,
+            "task": _named({**task, **values}, "task", "kind", TASKS),
+        }
+        return super().from_dict({**values, **named})
 
     def differing_fields(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
         """Returns the dotted fields that differ, with both values."""
@@ -224,6 +227,22 @@ class Experiment(Config):
             for name in sorted(set(mine) | set(theirs))
             if mine.get(name) != theirs.get(name)
         }
+
+
+def _named(
+    values: Any, member: str, key: str, configs: Mapping[str, type[Config]]
+) -> Config:
+    """Returns the config under `member`, of the class that its `key` names."""
+    fields = values.get(member) if isinstance(values, Mapping) else None
+    if not isinstance(fields, Mapping):
+        raise ValueError(
+            f"An experiment is read from a mapping whose `{member}` is a mapping of "
+            f"its own. Received: {member}={fields!r}."
+        )
+    fields = dict(fields)
+    name = fields.pop(key, "")
+    checks.check_choice(key, name, tuple(configs))
+    return configs[name].from_dict(fields)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Training: one step-based loop for one device, many, and many workers."""
 
 from keras_llm.training.checkpoints import Checkpoints, RunState
-from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.config_file import load_config
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
 from keras_llm.training.loop import NonFiniteError, Summary, train

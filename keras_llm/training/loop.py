@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_llm import models
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
-from keras_llm.training.config import Experiment
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.interruption import AskedToEnd, Interruption
 from keras_llm.training.metrics import MetricsLog, finite_or_none, plot_losses
 from keras_llm.training.progress import Progress

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_llm import models
-from keras_llm.training.config import Experiment
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.step import StepResult
 

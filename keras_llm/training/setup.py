@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_llm import data, tokenizers
-from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training.config import TokenizerConfig, TrainConfig
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.optimizer import AdamW
 from keras_llm.training.replicas import Spreader, workers
 from keras_llm.training.run_folder import RunFolder

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -10,10 +10,8 @@ import tensorflow as tf
 
 from keras_llm import data
 from keras_llm.core import Config
+from keras_llm.training.config import TrainConfig
 from keras_llm.training.replicas import Workers
-
-if TYPE_CHECKING:
-    from keras_llm.training.config import Experiment, TrainConfig
 
 Batch = Mapping[str, Any]
 
@@ -60,15 +58,13 @@ class Task(Config, abc.ABC):
 
     kind: ClassVar[str]
 
-    def texts(self, source: Any, config: data.DataConfig) -> Iterable[bytes]:
+    def texts(self, source: Any, config: data.TextConfig) -> Iterable[bytes]:
         """Yields the texts of a source that a tokenizer may be trained on."""
         return data.read_documents(source, config)
 
     @abc.abstractmethod
-    def fill_in(
-        self, experiment: "Experiment", tokenizer: Any, train_text: Any
-    ) -> "Experiment":
-        """Returns the experiment with what tokenizer and text decide.
+    def fill_in(self, experiment: Any, tokenizer: Any, train_text: Any) -> Any:
+        """Returns the `Experiment` with what tokenizer and text decide.
 
         Raises:
             ValueError: The model does not fit the task, or not the tokenizer.
@@ -77,7 +73,7 @@ class Task(Config, abc.ABC):
     @abc.abstractmethod
     def batches(
         self,
-        experiment: "Experiment",
+        experiment: Any,
         train_text: Any,
         valid_text: Any,
         tokenizer: Any,
@@ -97,7 +93,7 @@ class Task(Config, abc.ABC):
     def objective(
         self,
         model: keras.Model,
-        config: "TrainConfig",
+        config: TrainConfig,
         fuse: Callable[[Callable], Callable] | None = None,
         rows: int | None = None,
     ) -> Objective:

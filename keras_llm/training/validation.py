@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import keras
 import tensorflow as tf
@@ -86,7 +86,10 @@ class Scores(NamedTuple):
         )
 
 
-class Validator:
+_J = TypeVar("_J", bound=Judgement)
+
+
+class Validator(Generic[_J]):
     """Judges a model by sums over all rows, on every replica of a strategy.
 
     Args:
@@ -102,7 +105,7 @@ class Validator:
         strategy: tf.distribute.Strategy,
         batches: FiniteBatches,
         sums: Callable[[Batch], Mapping[str, tf.Tensor]],
-        judge: Callable[[dict[str, Any]], Judgement],
+        judge: Callable[[dict[str, Any]], _J],
     ):
         self.strategy = strategy
         self.batches = batches
@@ -116,7 +119,7 @@ class Validator:
         add = tf.distribute.ReduceOp.SUM
         return {n: self.strategy.reduce(add, s, axis=None) for n, s in sums.items()}
 
-    def __call__(self, before_batch: Callable[[], None] | None = None) -> Judgement:
+    def __call__(self, before_batch: Callable[[], None] | None = None) -> _J:
         """Returns the judgement of the model as it stands.
 
         Args:
@@ -136,7 +139,7 @@ class Validator:
 
 def text_validator(
     strategy: tf.distribute.Strategy, model: keras.Model, batches: ValidationBatches
-) -> Validator:
+) -> Validator[Validation]:
     """Returns the judge of a language model: the loss over every token of a text.
 
     Args:

@@ -64,11 +64,8 @@ def _train():
     config = data.TextConfig(**_text_flags.given())
     packed = any(path.suffix == ".gz" for path in files)
     total = None if packed else sum(path.stat().st_size for path in files)
-    # The delay keeps a bar that never moves out of what is refused at once; None
-    # keeps it out of a log.
-    with tqdm(
-        total=total, unit="B", unit_scale=True, desc="read", delay=0.5, disable=None
-    ) as bar:
+    # None: no bar where standard error is no terminal.
+    with tqdm(total=total, unit="B", unit_scale=True, desc="read", disable=None) as bar:
 
         def pieces():
             counts = ReadCounts()

@@ -77,8 +77,8 @@ def check_absent(path: str | os.PathLike[str]) -> None:
     """
     if os.path.lexists(path):
         raise FileExistsError(
-            "A folder is written whole and never over an existing one. Received: "
-            f"{path}, which exists. Give a new name, or remove the old folder first."
+            "A folder is written whole and never over an existing one. Give a new "
+            f"name, or remove the old folder first. Received: {path}, which exists."
         )
     nearest = pathlib.Path(path).absolute().parent
     while not os.path.lexists(nearest):

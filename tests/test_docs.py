@@ -3,11 +3,14 @@
 - A fenced `python` block runs; a page's blocks share one namespace, in order.
 - A `bash test` block runs; a page's blocks share one scratch copy of the repository.
 - Any other `bash` block is read: each command of ours must exist with its flags.
+- The page of the config's fields is what its script makes of the dataclasses now.
 """
 
+import dataclasses
 import os
 import pathlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -82,6 +85,28 @@ def test_every_decision_is_in_its_index():
     index = (folder / "README.md").read_text("utf-8")
     linked = {match["target"] for match in LINK.finditer(index)}
     assert linked == {path.name for path in folder.glob("0*.md")}
+
+
+def test_the_configuration_page_is_up_to_date():
+    from keras_llm import data, models, training
+
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    made = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))["page"]()
+    assert page == made, "Run `python docs/make_configuration.py`."
+    configs = [
+        ("", training.Experiment),
+        ("tokenizer.", training.TokenizerConfig),
+        ("data.", data.DataConfig),
+        ("train.", training.TrainConfig),
+        *(("model.", each.config) for each in models.ARCHITECTURES.values()),
+    ]
+    listed = [
+        prefix + field.name
+        for prefix, config in configs
+        for field in dataclasses.fields(config)
+    ]
+    rows = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted(listed)
 
 
 @pages_with("python")

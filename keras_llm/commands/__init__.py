@@ -114,11 +114,18 @@ def _call(main, argv: list[str]):
     except (ValueError, OSError, RuntimeError) as error:
         innermost = traceback.extract_tb(error.__traceback__)[-1].filename
         if pathlib.Path(innermost).is_relative_to(_FOLDER.parent):
-            _fail(str(error))
+            _fail(_told(error))
         raise
     except KeyboardInterrupt:
         print(file=sys.stderr)
         sys.exit(130)
+
+
+def _told(error: Exception) -> str:
+    """Returns an error's sentence; a system error's without its number."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
 
 
 def _fail(message: str) -> None:

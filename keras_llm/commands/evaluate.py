@@ -50,8 +50,7 @@ def main(argv: list[str]) -> None:
         _TEXT.value,
         _CONTEXT.value,
         _ADD_SEPARATORS.value,
-        _text_flags.JSON_FIELD.value,
-        _text_flags.INVALID_UTF8.value,
+        **_text_flags.given(),
     )
     if not math.isfinite(result.nats_per_token):
         raise ValueError(

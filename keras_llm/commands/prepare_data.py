@@ -21,15 +21,6 @@ _INPUT = flags.DEFINE_multi_string(
 )
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "Tokenizer folder.", required=True)
 _OUT = flags.DEFINE_string("out", None, "New folder to write.", required=True)
-_DOCUMENT_SEPARATOR = flags.DEFINE_string(
-    "document_separator",
-    None,
-    r"Text between the documents of a plain file, \n and \t understood; by default "
-    "a file is one document.",
-)
-_UNICODE_FORM = flags.DEFINE_enum(
-    "unicode_form", "none", ["none", "nfc"], "Unicode normalisation of the text."
-)
 _ADD_SEPARATORS = flags.DEFINE_bool(
     "add_separators", True, "Open each document with the tokenizer's end token."
 )
@@ -53,12 +44,8 @@ def main(argv: list[str]) -> None:
     from keras_llm import data, tokenizers
     from keras_llm.core import check_absent
 
-    separator = _DOCUMENT_SEPARATOR.value
     config = data.TextConfig(
-        json_field=_text_flags.JSON_FIELD.value,
-        document_separator=separator and _unescaped(separator),
-        unicode_form=_UNICODE_FORM.value,
-        invalid_utf8=_text_flags.INVALID_UTF8.value,
+        **_text_flags.given(),
         add_separators=_ADD_SEPARATORS.value,
         valid_fraction=_VALID_FRACTION.value,
         max_unpacked_bytes=_MAX_UNPACKED_BYTES.value,
@@ -83,10 +70,6 @@ def main(argv: list[str]) -> None:
             progress=lambda read: bar.update(read.num_bytes - bar.n),
         )
     _print_summary(summary)
-
-
-def _unescaped(text: str) -> str:
-    return text.replace(r"\n", "\n").replace(r"\t", "\t")
 
 
 def _print_summary(summary) -> None:

@@ -61,14 +61,11 @@ def _train():
     from keras_llm.data.documents import ReadCounts, read_pieces
 
     files = data.find_files(_INPUT.value)
-    config = data.TextConfig(
-        json_field=_text_flags.JSON_FIELD.value,
-        invalid_utf8=_text_flags.INVALID_UTF8.value,
-    )
+    config = data.TextConfig(**_text_flags.given())
     packed = any(path.suffix == ".gz" for path in files)
     total = None if packed else sum(path.stat().st_size for path in files)
-    # The delay keeps a bar that never moves out of what is refused at once.
-    with tqdm(total=total, unit="B", unit_scale=True, desc="read", delay=0.5) as bar:
+    # None: no bar where standard error is no terminal.
+    with tqdm(total=total, unit="B", unit_scale=True, desc="read", disable=None) as bar:
 
         def pieces():
             counts = ReadCounts()

@@ -36,6 +36,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
     Raises:
         FileExistsError: `path` exists already, before or at the rename.
+        NotADirectoryError, PermissionError: It cannot be made there.
         DiskFullError: The file system ran out of room.
 
     >>> with tempfile.TemporaryDirectory() as parent:
@@ -70,13 +71,27 @@ def _temporary_beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def check_absent(path: str | os.PathLike[str]) -> None:
-    """Raises FileExistsError when `path` exists: nothing is ever overwritten."""
+    """Raises FileExistsError when `path` exists: nothing is ever overwritten.
+
+    Raises NotADirectoryError or PermissionError when nothing can be made there.
+    """
     if os.path.lexists(path):
         raise FileExistsError(
-            errno.EEXIST,
             "A folder is written whole and never over an existing one. Give a new "
-            "name, or remove the old folder first",
-            str(path),
+            f"name, or remove the old folder first. Received: {path}, which exists."
+        )
+    nearest = pathlib.Path(path).absolute().parent
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise NotADirectoryError(
+            f"A new folder is made inside folders. Received: {path}, but {nearest} is "
+            "a file. Give another name."
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"A new folder needs a place that can be written to. Received: {path}, but "
+            f"{nearest} is read-only to this user. Write elsewhere, or change that."
         )
 
 

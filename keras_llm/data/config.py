@@ -55,9 +55,9 @@ class DataConfig(TextConfig):
 
     context: int = 256  # Tokens a row.
     batch_size: int = 16  # Rows a micro-batch.
-    seed: int = 0
-    shuffle: bool = True
-    sampling: str = "rows"
+    seed: int = 0  # Of the order of the rows.
+    shuffle: bool = True  # Whether that order is random.
+    sampling: str = "rows"  # Or "windows" or "streams"; see above.
     separate_documents: bool = True  # Attention and state stop at a separator.
     max_memory_bytes: int = 2**30  # Of raw text that is tokenised in memory.
     max_corrupt_records: int = 0  # Of a prepared corpus, left out with a warning.

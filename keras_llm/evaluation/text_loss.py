@@ -20,6 +20,8 @@ def evaluate(
     add_separators: bool | None = None,
     json_field: str = "text",
     invalid_utf8: str = "error",
+    document_separator: str | None = None,
+    unicode_form: str = "none",
 ) -> Validation:
     """Predicts every token of a text once and returns the mean loss, exactly.
 
@@ -36,11 +38,15 @@ def evaluate(
             apart.
         json_field: Member of each JSON line that holds its text.
         invalid_utf8: "error", or "replace" to read U+FFFD for what is not UTF-8.
+        document_separator: Text between the documents of a plain file; None for
+            one document a file.
+        unicode_form: "none", or "nfc" to compose letters and accents.
 
     Raises:
         data.DataError: There is no text to be found, or a prepared folder was
             written otherwise than asked.
-        ValueError: `context` exceeds the model's positions.
+        ValueError: `context` exceeds the model's positions, or `invalid_utf8` or
+            `unicode_form` is none of its choices.
 
     >>> import tempfile
     >>> from keras_llm import models, tokenizers
@@ -70,6 +76,8 @@ def evaluate(
             add_separators = data.PreparedCorpus(prepared).config.add_separators
     config = data.DataConfig(
         json_field=json_field,
+        document_separator=document_separator,
+        unicode_form=unicode_form,
         invalid_utf8=invalid_utf8,
         add_separators=add_separators,
         context=context,

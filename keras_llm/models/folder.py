@@ -96,19 +96,11 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
         dtype: A dtype or policy for every layer; None for Keras' global policy.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: There is no such folder, or it is of another kind.
         core.CorruptFolderError: A file differs from the manifest, or the weights
             do not fit the config; the message names the file or the weight.
     """
-    root = pathlib.Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"A model folder is needed, as `models.save` writes it. Received: {root}."
-        )
-    if (root / "best").is_dir():
-        raise FileNotFoundError(
-            f"A model folder is needed; {root} holds some. Give {root / 'best'}."
-        )
+    _check_is_model_folder(pathlib.Path(folder))
     check_manifest(folder, editable=(_CARD,))
     model = build(load_config(folder), dtype)
     load_weights(model, pathlib.Path(folder) / _WEIGHTS)
@@ -148,6 +140,24 @@ def load_tokenizer(folder: Path) -> Any:
             f"This model was saved without a tokenizer. Received: {folder}."
         )
     return tokenizers.load(path)
+
+
+def _check_is_model_folder(root):
+    """Raises FileNotFoundError, saying what to give instead where that is plain."""
+    if (root / "best").is_dir():
+        raise FileNotFoundError(
+            f"A model folder is needed; {root} holds some. Give {root / 'best'}."
+        )
+    # Where one of the two is left, the manifest tells what became of the other.
+    if any((root / name).is_file() for name in (_CONFIG, _WEIGHTS)):
+        return
+    remedy = "Check the path."
+    if (root / "saved_model.pb").is_file():
+        remedy = "That is an export: give the model folder that it was made from."
+    raise FileNotFoundError(
+        "A model folder is needed, as `models.save` writes it. Received: "
+        f"{root}. {remedy}"
+    )
 
 
 def _check_fit(weights, file, path):

@@ -20,6 +20,7 @@ from keras_llm.serving.errors import Code, RequestError
 DEFAULT_SIGNATURE = "serving_default"
 _KEYS = frozenset(("inputs", "instances", "signature_name"))
 _LONGEST_QUOTE = 64
+_MOST_NAMED = 8  # Of a request's keys, in an error.
 
 _JSON_TYPES = {
     type(None): "Null",
@@ -131,10 +132,11 @@ class PredictRequest:
                     f"{_quoted(row)} at item {i} of the list."
                 )
             if named and row.keys() != specs.keys():
+                # TF Serving's sentence leaves it to the reader to compare.
                 raise RequestError(
                     f"Failed to process element: {i} of 'instances' list. JSON "
                     f"object: {_quoted(row)} keys must be equal to: "
-                    f"{','.join(sorted(specs))}"
+                    f"{','.join(sorted(specs))}.{_difference(row, specs)}"
                 )
         if named:
             return {name: [row[name] for row in rows] for name in specs}
@@ -151,7 +153,10 @@ class PredictRequest:
             return {next(iter(specs)): values}
         for name in specs:
             if name not in values:
-                raise RequestError(f"Missing named input: {name} in 'inputs' object.")
+                raise RequestError(
+                    f"Missing named input: {name} in 'inputs' object."
+                    f"{_difference(values, specs)}"
+                )
         for name in values:
             if name not in specs:
                 raise RequestError(
@@ -159,6 +164,22 @@ class PredictRequest:
                     f"signature has: {', '.join(sorted(specs))}."
                 )
         return values
+
+
+def _difference(given: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> str:
+    """Returns which inputs are missing and which are unknown, as sentences.
+
+    >>> _difference({"x": 1, "z": 2}, dict.fromkeys(["x", "y", "w"]))
+    ' Missing: w, y. Unknown: "z".'
+    """
+    missing = sorted(specs.keys() - given.keys())
+    unknown = sorted(given.keys() - specs.keys())
+    text = f" Missing: {', '.join(missing)}." if missing else ""
+    if unknown:
+        shown = ", ".join(map(_quoted, unknown[:_MOST_NAMED]))
+        more = ", ..." if len(unknown) > _MOST_NAMED else ""
+        text += f" Unknown: {shown}{more}."
+    return text
 
 
 def to_array(value: Any, spec: TensorSpec, limits: Limits) -> np.ndarray:

@@ -90,6 +90,13 @@ class Versions:
                 f"{self._base_path}. Check the path."
             )
         found = self._on_disk()
+        base = self._base_path.absolute()
+        if not found and (base / "saved_model.pb").is_file():
+            raise ValueError(
+                "`model_base_path` must be the folder that holds version folders. "
+                f"Received: {self._base_path}, which is a version itself. Give "
+                f"{base.parent}."
+            )
         if not found:
             raise ValueError(
                 "`model_base_path` must hold a folder whose name is a version number, "

@@ -200,6 +200,14 @@ class Tokenizer(tf.Module, abc.ABC):
 def read_description(folder: pathlib.Path) -> dict[str, Any]:
     """Returns tokenizer.json after checking what all kinds share."""
     path = folder / FILE_NAME
+    if not path.is_file():
+        inner = folder / "tokenizer"  # Of a model, a run or a prepared corpus.
+        whole = (inner / FILE_NAME).is_file()
+        remedy = f"Give {inner}." if whole else "Check the path."
+        raise FileNotFoundError(
+            f"A tokenizer's folder is needed, with its {FILE_NAME}. Received: "
+            f"{folder}, which has none. {remedy}"
+        )
     description = read_json(path)
     if not isinstance(description, dict) or "kind" not in description:
         raise ValueError(

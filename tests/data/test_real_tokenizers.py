@@ -114,12 +114,16 @@ def test_the_command_refuses_in_one_line(tmp_path):
     tokenizers.ByteTokenizer().save(tmp_path / "tokenizer")
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"ok \xff")
-    given = f"--tokenizer={tmp_path}/tokenizer"
-    for arguments, reason in [
-        ([f"--input={bad}", f"--out={tmp_path}/new"], "0xff at offset 3"),
-        ([f"--input={bad}", f"--out={tmp_path}/tokenizer"], "over an existing one"),
+    for tokenizer, out, reason in [
+        ("tokenizer", "new", "0xff at offset 3"),
+        ("tokenizer", "tokenizer", "over an existing one"),
+        ("absent", "new", "A tokenizer's folder is needed"),
     ]:
-        result = prepare_data(given, *arguments)
+        result = prepare_data(
+            f"--input={bad}",
+            f"--tokenizer={tmp_path / tokenizer}",
+            f"--out={tmp_path / out}",
+        )
         assert result.returncode == 1
         errors = result.stderr.splitlines()
         assert len(errors) == 1, result.stderr

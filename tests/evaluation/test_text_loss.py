@@ -57,11 +57,28 @@ def test_equals_a_loop_over_rows(folder, context, separators):
     assert found.perplexity == pytest.approx(math.exp(total / predicted), rel=1e-4)
 
 
+def test_text_is_read_as_prepare_reads_it(folder, tmp_path):
+    (tmp_path / "text.txt").write_text("Ame\u0301lie\tsait.\tFin\t")
+    ids = [256, *"Am\u00e9lie".encode(), 256, *b"sait.", 256, *b"Fin"]
+    found = evaluation.evaluate(
+        models.load(folder / "model"), tokenizers.ByteTokenizer(),
+        tmp_path / "text.txt", 5, document_separator="\t", unicode_form="nfc",
+    )  # fmt: skip
+    total = by_hand(models.load(folder / "model"), ids, 5)
+    assert (found.num_tokens, found.num_bytes) == (17, 15)
+    assert found.nats_per_token == pytest.approx(total / 17, rel=1e-5)
+
+
 def test_a_prepared_corpus_read_otherwise_is_refused(folder, tmp_path):
     tokenizer = tokenizers.ByteTokenizer()
     data.prepare(str(folder / "text.txt"), tokenizer, tmp_path / "tokens")
     model = models.load(folder / "model")
-    for asked in ({"json_field": "body"}, {"add_separators": False}):
+    for asked in (
+        {"json_field": "body"},
+        {"add_separators": False},
+        {"document_separator": "\n"},
+        {"unicode_form": "nfc"},
+    ):
         with pytest.raises(data.DataError, match="fixed when it is prepared"):
             evaluation.evaluate(model, tokenizer, str(tmp_path / "tokens"), **asked)
 
@@ -98,8 +115,9 @@ def test_a_context_beyond_the_positions_is_refused(folder, context):
 
 def test_the_command_prints_the_same_figures(folder):
     command = [sys.executable, "scripts/evaluate.py", f"--model={folder / 'model'}"]
+    reading = [r"--document_separator=\n", "--unicode_form=nfc"]
     run = subprocess.run(
-        [*command, f"--text={folder / 'text.txt'}", "--json"],
+        [*command, f"--text={folder / 'text.txt'}", "--json", *reading],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
@@ -107,7 +125,10 @@ def test_the_command_prints_the_same_figures(folder):
         models.load(folder / "model"),
         models.load_tokenizer(folder / "model"),
         str(folder / "text.txt"),
+        document_separator="\n",
+        unicode_form="nfc",
     )
+    assert found.num_tokens == len(TEXT.encode()) - 1  # Nine documents, nine ends.
     printed = json.loads(run.stdout)
     assert printed["nats_per_token"] == pytest.approx(found.nats_per_token, rel=1e-6)
     assert printed["bits_per_byte"] == pytest.approx(found.bits_per_byte, rel=1e-6)

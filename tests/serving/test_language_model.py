@@ -142,6 +142,18 @@ def test_refusals_carry_python_s_sentence(served, generator, bad):
     assert rule in reply["error"]
 
 
+def test_a_prompt_alone_is_told_every_input_that_it_lacks(served):
+    lacking = sorted({*parameters.DEFAULTS, "max_new_tokens", "stop"})
+    told = f" Missing: {', '.join(lacking)}."
+    body = {"signature_name": "generate", "instances": [{"prompt": "x"}]}
+    status, reply = served.predict(body)
+    assert status == 400
+    assert 'object: {"prompt": "x"} keys must be equal to: max_new' in reply["error"]
+    assert reply["error"].endswith(told)
+    status, error = served.column("generate", prompt=["x"])
+    assert (status, error.endswith(told)) == (400, True), error
+
+
 def test_a_batch_of_none_is_an_empty_answer_where_json_can_say_it(served):
     assert served.column("serving_default", prompt=[]) == (200, [])
     status, outputs = served.column("score", prompt=[], completion=[])

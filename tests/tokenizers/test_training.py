@@ -85,6 +85,7 @@ def test_the_command_writes_a_folder(tmp_path):
     done = run("--input=testdata/tang*.txt", "--vocab_size=500", f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert "500 tokens" in done.stdout
+    assert done.stderr == ""  # No bar where it would fill a log.
     tokenizer = tokenizers.load(out)
     assert tokenizer.kind == "byte_bpe"
     assert tokenizer.vocab_size == 500

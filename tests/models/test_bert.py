@@ -125,6 +125,11 @@ def test_only_a_masked_lm_head_is_split(head):
         models.split_head(models.build(BERT.replace(head=head)))
 
 
+def test_it_writes_no_text(masked_lm):
+    with pytest.raises(ValueError, match="next token.*'bert'.*lstm_lm"):
+        models.decoder(masked_lm)
+
+
 def test_bert_base_has_berts_size():
     config = models.BertConfig(vocab_size=30_522)
     width, inner = config.width, config.inner_dim

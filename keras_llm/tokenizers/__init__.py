@@ -7,12 +7,14 @@ from keras_llm.tokenizers.folder import load
 from keras_llm.tokenizers.tokenizer import Tokenizer
 from keras_llm.tokenizers.training import train_byte_bpe
 from keras_llm.tokenizers.utf8 import repair_utf8
+from keras_llm.tokenizers.wordpiece_tokenizer import WordPieceTokenizer
 
 __all__ = [
     "ByteBPETokenizer",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Tokenizer",
+    "WordPieceTokenizer",
     "load",
     "repair_utf8",
     "train_byte_bpe",

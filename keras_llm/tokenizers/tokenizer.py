@@ -128,14 +128,15 @@ class Tokenizer(tf.Module, abc.ABC):
 
     def _join(self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any) -> tf.Tensor:
         with tf.device("CPU:0"):
-            known = tf.reduce_all(ids_N < self.vocab_size)
-            message = f"Token ids must be below {self.vocab_size}. Received:"
-            with tf.control_dependencies([tf.Assert(known, [message, ids_N])]):
-                silent = tf.constant(self.end_id, ids_N.dtype)
-                pieces_N = tf.gather(
-                    self._strings_V, tf.where(ids_N < 0, silent, ids_N)
-                )
+            pieces_N = tf.gather(self._strings_V, self._check_ids(ids_N))
             return tf.strings.unsorted_segment_join(pieces_N, row_N, num_rows)
+
+    def _check_ids(self, ids_N: tf.Tensor) -> tf.Tensor:
+        """Returns ids with a silent one for padding, once all are in the vocabulary."""
+        known = tf.reduce_all(ids_N < self.vocab_size)
+        message = f"Token ids must be below {self.vocab_size}. Received:"
+        with tf.control_dependencies([tf.Assert(known, [message, ids_N])]):
+            return tf.where(ids_N < 0, tf.constant(self.end_id, ids_N.dtype), ids_N)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the tokenizer's files into `folder`, which is made if need be."""

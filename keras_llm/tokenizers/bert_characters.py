@@ -135,9 +135,11 @@ def character_classes(strip_accents: bool) -> np.ndarray:
     classes = np.full(NUM_CODE_POINTS, LETTER, np.uint8)
     classes[code_points(_PUNCTUATION)] = ALONE
     if strip_accents:
+        marks = set(code_points(_MARKS).tolist())
         for code_point, parts in decompositions().items():
-            classes[code_point] = classes[parts[0]]
-        classes[code_points(_MARKS)] = DROPPED
+            kept = [part for part in parts if part not in marks]
+            classes[code_point] = classes[kept[0]] if kept else DROPPED
+        classes[list(marks)] = DROPPED
     classes[code_points(_CHINESE)] = ALONE
     classes[code_points(_SPACES)] = SPACE
     classes[code_points(_DROPPED)] = DROPPED
@@ -189,8 +191,12 @@ def canonical_order() -> np.ndarray:
     mark that is dropped and for what is dropped before marks are sorted.
     """
     order = np.zeros(NUM_CODE_POINTS, np.uint8)
-    marks = code_points(_MARKS)
-    order[marks] = [255 if unicodedata.combining(chr(mark)) else 0 for mark in marks]
+    marks = {mark: [mark] for mark in code_points(_MARKS).tolist()}
+    for code_point, parts in decompositions().items():
+        if marks.keys() >= set(parts):
+            marks[code_point] = parts
+    for mark, parts in marks.items():
+        order[mark] = 255 if unicodedata.combining(chr(parts[0])) else 0
     order[code_points(_DROPPED)] = 255
     for combining_class, ranges in _KEPT_MARKS.items():
         order[code_points(ranges)] = combining_class

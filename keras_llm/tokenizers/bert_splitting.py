@@ -2,11 +2,11 @@
 
 In this order, as the reference has it: controls, private use and U+FFFD go away; white
 space becomes a space; each Chinese character and each punctuation mark is a word of its
-own; accents are stripped (canonical decomposition without its nonspacing marks); capitals
-become small. Every step looks at one character alone, but for one: decomposition sorts
-the marks that follow one another. So each character is looked up once, by its code
-point, and gives a class and the bytes of its simple form. Ill-formed UTF-8 counts as
-U+FFFD and so goes away.
+own; accents are stripped (canonical decomposition without its nonspacing marks);
+capitals become small. Every step looks at one character alone, but for one:
+decomposition sorts the marks that follow one another. So each character is looked up
+once, by its code point, and gives a class and the bytes of its simple form. Ill-formed
+UTF-8 counts as U+FFFD and so goes away.
 
 The one known difference from the reference: marks are not sorted into the form of a
 composed musical symbol (U+1D15E and the like), should a vowel killer follow it.

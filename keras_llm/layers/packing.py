@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_llm.layers.linear import Linear
+from keras_llm.layers.walking import sublayers
 
 
 @contextlib.contextmanager
@@ -26,7 +27,8 @@ def packed_kernels(model: keras.Model) -> Iterator[list]:
     ...     [tuple(weight.shape) for weight in weights]
     [(130,), (3, 3, 64)]
     """
-    linears = _linears(model, set())
+    found = (layer for layer in sublayers(model) if isinstance(layer, Linear))
+    linears = [linear for linear in found if linear.built]
     replaced = {id(linear.kernel) for linear in linears}
     try:
         for linear in linears:
@@ -36,19 +38,3 @@ def packed_kernels(model: keras.Model) -> Iterator[list]:
     finally:
         for linear in linears:
             linear.unpack()
-
-
-def _linears(layer, seen: set[int]) -> list[Linear]:
-    """Returns every built `Linear` below a layer, in the order of its attributes."""
-    if id(layer) in seen:
-        return []
-    seen.add(id(layer))
-    if isinstance(layer, Linear):
-        return [layer] if layer.built else []
-    found = []
-    below = layer.layers if isinstance(layer, keras.Model) else vars(layer).values()
-    for value in below:
-        for item in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(item, keras.layers.Layer):
-                found += _linears(item, seen)
-    return found

@@ -28,7 +28,7 @@ class LayerCase:
         x: An input [B, T, ...].
         causal: Whether what comes later in a row changes nothing before it, as
             padding on the right must not.
-        random_output: Whether training draws random numbers.
+        random_output: Whether the layer, made so, draws random numbers in training.
     """
 
     make: Callable[..., keras.layers.Layer]
@@ -86,6 +86,25 @@ LAYERS = {
     ),
     "RowLayout": LayerCase(lambda **kw: layers.RowLayout(**kw), IDS),
     "TokenEmbedding": LayerCase(lambda **kw: layers.TokenEmbedding(V, 7, **kw), IDS),
+}
+
+# For every layer that can draw random numbers in training: how to make it do so,
+# and how many draws one call then makes.
+DRAWS = {
+    "DecoderBlock": (lambda: layers.DecoderBlock(3, 7, dropout=0.5, seed=11), 3),
+    "Dropout": (lambda: layers.Dropout(0.5, seed=11), 1),
+    "LSTM": (
+        lambda: layers.LSTM(7, return_sequences=True, recurrent_dropout=0.5, seed=11),
+        1,
+    ),
+    "MultiHeadAttention": (
+        lambda: layers.MultiHeadAttention(6, dropout=0.5, seed=11),
+        1,
+    ),
+    "RecurrentBlock": (
+        lambda: layers.RecurrentBlock(7, dropout=0.5, recurrent_dropout=0.5, seed=11),
+        2,
+    ),
 }
 
 _SIZES = {"vocab_size": V, "max_positions": 23, "num_layers": 2, "separator_id": 0}

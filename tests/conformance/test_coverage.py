@@ -1,7 +1,10 @@
 """Everything public has a case, and every case has a subject."""
 
+import inspect
+
 import pytest
 
+from keras_llm import layers
 from tests.conformance import cases, subjects
 
 
@@ -26,6 +29,15 @@ def test_cases_are_the_public_subjects(known, public):
     missing, left_over = names - set(known), set(known) - names
     assert not missing, f"no case in tests/conformance/cases.py: {sorted(missing)}"
     assert not left_over, f"no subject any more: {sorted(left_over)}"
+
+
+def test_every_layer_that_can_draw_says_how_often():
+    can_draw = {
+        name
+        for name in subjects.layer_names()
+        if "seed" in inspect.signature(getattr(layers, name).__init__).parameters
+    }
+    assert can_draw == set(cases.DRAWS)
 
 
 def test_each_model_case_is_of_its_architecture():

@@ -1,5 +1,9 @@
 """SavedModel, gradients and two replicas: the run on TensorFlow alone."""
 
+import itertools
+import threading
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -124,18 +128,55 @@ def test_two_replicas_are_one(case, strategy):
     assert_same(outputs, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_replicas_draw_different_numbers(case, strategy):
-    if not case.random_output:
-        return  # Nothing is drawn.
+@pytest.fixture
+def drawn(monkeypatch):
+    """Where each replica, which runs in a thread of its own, notes what it drops."""
+    notes = threading.local()
+    dropout = keras.random.dropout
+
+    def noted(*args, **kwargs):
+        y = dropout(*args, **kwargs)
+        notes.kept.append(y != 0)
+        return y
+
+    monkeypatch.setattr(keras.random, "dropout", noted)
+    return notes
+
+
+def trained_on_equal_rows(strategy, make, drawn, calls):
+    """Returns [call][replica] of outputs and of masks; both replicas get one input."""
+    keras.utils.set_random_seed(3)
     with strategy.scope():
-        layer = case.make()
-        layer.build(case.x.shape)
+        layer = make()
+        layer.build(cases.FLOATS.shape)
+
+    def replica(training):
+        drawn.kept = []
+        return layer(tf.constant(cases.FLOATS), training=training), list(drawn.kept)
+
     run = tf.function(
-        lambda: strategy.run(lambda: layer(tf.ones((50, 50)), training=True)),
-        autograph=False,
+        lambda training: strategy.run(replica, args=(training,)), autograph=False
     )
-    first, second = strategy.experimental_local_results(run())
-    assert tf.reduce_mean(tf.cast(first == second, "float32")) < 0.6
+    return [
+        list(zip(*map(strategy.experimental_local_results, [y, *kept]), strict=True))
+        for y, kept in (run(training) for training in calls)
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(cases.DRAWS))
+def test_replicas_draw_masks_of_their_own(name, strategy, drawn):
+    make, count = cases.DRAWS[name]
+    calls = (True, True, False)
+    first, second, still = trained_on_equal_rows(strategy, make, drawn, calls)
+    # Weights and rows are equal, so what differs was drawn.
+    assert_same(still[0], still[1])
+    masks = [replica[1:] for call in (first, second) for replica in call]
+    assert [len(kept) for kept in masks] == 4 * [count]
+    for one, other in itertools.combinations(masks, 2):
+        for a, b in zip(one, other, strict=True):
+            assert 0.1 < np.mean(np.equal(a, b)) < 0.9
+    again = trained_on_equal_rows(strategy, make, drawn, calls)
+    assert_same(again, [first, second, still])
 
 
 def test_model_on_two_replicas_is_on_one(config, strategy):

@@ -1,6 +1,5 @@
 """A language model over HTTP: the same answers and the same refusals as in Python."""
 
-import base64
 import math
 
 import keras
@@ -8,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_llm import export, models, tokenizers
-from keras_llm.generation import Generator, parameters
+from keras_llm.generation import Generator
+from tests.serving.asking import DEFAULTS, ask, wire
 
 POSITIONS = 48
 ROWS = [
@@ -18,7 +18,6 @@ ROWS = [
     {"prompt": b"\xff\xfe a", "max_new_tokens": 12, "temperature": 0.8, "top_p": 0.9},
     {"prompt": "a longer prompt", "max_new_tokens": 17, "stop": ["e", "zz"]},
 ]
-DEFAULTS = {**parameters.DEFAULTS, "stop": [], "max_new_tokens": 4}
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +44,6 @@ def served(model, tmp_path_factory, start_server):
     export.export(model, tokenizers.ByteTokenizer(), base / "1", verify=False)
     with start_server(base, "--max_batch_rows=16") as server:
         yield server
-
-
-def wire(row):
-    """Returns a row's inputs as JSON can carry them."""
-    row = {**DEFAULTS, **row}
-    if isinstance(row["prompt"], bytes):
-        row["prompt"] = {"b64": base64.b64encode(row["prompt"]).decode()}
-    return {**row, "stop": (row["stop"] + ["", ""])[:2]}
-
-
-def ask(server, rows):
-    """Returns the answers of `generate` in row format."""
-    body = {"signature_name": "generate", "instances": [wire(row) for row in rows]}
-    status, reply = server.predict(body)
-    assert status == 200, reply
-    return reply["predictions"]
 
 
 def same(served, expected):

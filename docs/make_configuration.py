@@ -47,22 +47,28 @@ class Field(typing.NamedTuple):
 def page() -> str:
     """Returns the whole page in Markdown."""
     parts = [_HEAD, *_section(2, "The experiment", "", training.Experiment)]
-    parts.append("## `model`: one of these\n")
-    for name, architecture in models.ARCHITECTURES.items():
-        parts += _section(3, f"`{name}`", "model.", architecture.config)
+    architectures = {name: each.config for name, each in models.ARCHITECTURES.items()}
+    for field, choices in (("task", training.TASKS), ("model", architectures)):
+        parts.append(f"## `{field}`: one of these\n")
+        for name, cls in choices.items():
+            parts += _section(3, f"`{name}`", f"{field}.", cls)
     return "\n".join(parts)
 
 
 def _section(level: int, title: str, prefix: str, cls: type[Config]) -> Iterator[str]:
     """Yields the section of a config, and those of the configs in it."""
     yield f"{'#' * level} {title}\n"
-    yield f"`{cls.__module__.rpartition('.')[0]}.{cls.__name__}`. {_prose(cls)}\n"
-    for part in _declaring_classes(cls):
+    package = ".".join(cls.__module__.split(".")[:2])
+    yield f"`{package}.{cls.__name__}`. {_prose(cls)}\n"
+    parts = _declaring_classes(cls)
+    for part in parts:
         if part is not cls:
             yield f"From `{part.__name__}`. {_prose(part)}\n"
-        elif part is not _declaring_classes(cls)[0]:
+        elif part is not parts[0]:
             yield "Its own:\n"
         yield _tables(prefix, _own_fields(part, cls))
+    if not parts:
+        yield "It has no fields.\n"
     for field, inner in _inner_configs(cls):
         yield from _section(level, f"`{prefix}{field}`", f"{prefix}{field}.", inner)
 
@@ -74,19 +80,21 @@ def _prose(cls: type) -> str:
 
 def _declaring_classes(cls: type[Config]) -> list[type]:
     """Returns the classes that declare fields of `cls`, the first ancestor first."""
+    names = {field.name for field in dataclasses.fields(cls)}
     return [
         part
         for part in reversed(cls.__mro__)
-        if issubclass(part, Config) and part.__dict__.get("__annotations__")
+        if names & part.__dict__.get("__annotations__", {}).keys()
     ]
 
 
 def _inner_configs(cls: type[Config]) -> Iterator[tuple[str, type[Config]]]:
+    """Yields the fields that hold configs of one class."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         for choice in typing.get_args(hints[field.name]) or (hints[field.name],):
             known = isinstance(choice, type) and issubclass(choice, Config)
-            if known and choice is not Config:
+            if known and choice not in (Config, training.Task):
                 yield field.name, choice
 
 
@@ -103,6 +111,8 @@ def _own_fields(part: type, cls: type[Config]) -> list[Field]:
     found = []
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        if node.target.id not in fields:  # A ClassVar.
             continue
         above, number = "", node.lineno - 1
         while lines[number - 1].lstrip().startswith("#"):

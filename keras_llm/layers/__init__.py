@@ -1,6 +1,7 @@
 """Keras layers that work alone, on the TensorFlow and the JAX backend."""
 
 from keras_llm.layers.attention import MultiHeadAttention
+from keras_llm.layers.bidirectional_lstm import BidirectionalLSTM
 from keras_llm.layers.decoder_block import DecoderBlock
 from keras_llm.layers.document_layout import DocumentLayout
 from keras_llm.layers.dropout import Dropout
@@ -12,6 +13,7 @@ from keras_llm.layers.norms import LayerNorm, RMSNorm
 from keras_llm.layers.recurrent_block import RecurrentBlock
 
 __all__ = [
+    "BidirectionalLSTM",
     "DecoderBlock",
     "DocumentLayout",
     "Dropout",

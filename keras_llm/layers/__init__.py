@@ -10,14 +10,18 @@ from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.linear import Linear
 from keras_llm.layers.lstm import LSTM
 from keras_llm.layers.norms import LayerNorm, RMSNorm
+from keras_llm.layers.posterior import BatchNormPosterior, GaussianPosterior
 from keras_llm.layers.recurrent_block import RecurrentBlock
+from keras_llm.layers.word_dropout import WordDropout
 
 __all__ = [
+    "BatchNormPosterior",
     "BidirectionalLSTM",
     "DecoderBlock",
     "DocumentLayout",
     "Dropout",
     "FeedForward",
+    "GaussianPosterior",
     "LSTM",
     "LayerNorm",
     "LearnedPositions",
@@ -26,4 +30,5 @@ __all__ = [
     "RMSNorm",
     "RecurrentBlock",
     "TokenEmbedding",
+    "WordDropout",
 ]

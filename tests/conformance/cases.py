@@ -38,6 +38,9 @@ class LayerCase:
 
 
 LAYERS = {
+    "BatchNormPosterior": LayerCase(
+        lambda **kw: layers.BatchNormPosterior(7, seed=1, **kw), random_output=True
+    ),
     "BidirectionalLSTM": LayerCase(
         lambda **kw: layers.BidirectionalLSTM(7, return_sequences=True, **kw),
         causal=False,
@@ -63,6 +66,9 @@ LAYERS = {
         lambda **kw: layers.Dropout(0.5, seed=1, **kw), random_output=True
     ),
     "FeedForward": LayerCase(lambda **kw: layers.FeedForward(7, **kw)),
+    "GaussianPosterior": LayerCase(
+        lambda **kw: layers.GaussianPosterior(7, seed=1, **kw), random_output=True
+    ),
     "LSTM": LayerCase(
         lambda **kw: layers.LSTM(7, return_sequences=True, layer_norm=True, **kw)
     ),
@@ -81,6 +87,9 @@ LAYERS = {
         lambda **kw: layers.RecurrentBlock(7, pre_norm=True, residual=True, **kw)
     ),
     "TokenEmbedding": LayerCase(lambda **kw: layers.TokenEmbedding(V, 7, **kw), IDS),
+    "WordDropout": LayerCase(
+        lambda **kw: layers.WordDropout(0.5, 3, seed=1, **kw), IDS, random_output=True
+    ),
 }
 
 _SIZES = {"vocab_size": V, "max_positions": 23, "num_layers": 2, "separator_id": 0}

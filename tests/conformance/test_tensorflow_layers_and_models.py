@@ -97,8 +97,9 @@ def test_replicas_draw_different_numbers(case, strategy):
     with strategy.scope():
         layer = case.make()
         layer.build(case.x.shape)
+    x = tf.ones((50, 50, *case.x.shape[2:]), case.x.dtype)
     run = tf.function(
-        lambda: strategy.run(lambda: layer(tf.ones((50, 50)), training=True)),
+        lambda: strategy.run(lambda: tf.nest.flatten(layer(x, training=True))[0]),
         autograph=False,
     )
     first, second = strategy.experimental_local_results(run())

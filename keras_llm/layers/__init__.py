@@ -2,24 +2,30 @@
 
 from keras_llm.layers.attention import MultiHeadAttention
 from keras_llm.layers.bidirectional_lstm import BidirectionalLSTM
+from keras_llm.layers.categorical_sample import CategoricalSample
 from keras_llm.layers.decoder_block import DecoderBlock
 from keras_llm.layers.document_layout import DocumentLayout
 from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.embeddings import LearnedPositions, TokenEmbedding
+from keras_llm.layers.encoder_block import EncoderBlock
 from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.linear import Linear
 from keras_llm.layers.lstm import LSTM
 from keras_llm.layers.norms import LayerNorm, RMSNorm
+from keras_llm.layers.pooling import Pooling
 from keras_llm.layers.posterior import BatchNormPosterior, GaussianPosterior
 from keras_llm.layers.recurrent_block import RecurrentBlock
+from keras_llm.layers.row_layout import RowLayout
 from keras_llm.layers.word_dropout import WordDropout
 
 __all__ = [
     "BatchNormPosterior",
     "BidirectionalLSTM",
+    "CategoricalSample",
     "DecoderBlock",
     "DocumentLayout",
     "Dropout",
+    "EncoderBlock",
     "FeedForward",
     "GaussianPosterior",
     "LSTM",
@@ -27,8 +33,10 @@ __all__ = [
     "LearnedPositions",
     "Linear",
     "MultiHeadAttention",
+    "Pooling",
     "RMSNorm",
     "RecurrentBlock",
+    "RowLayout",
     "TokenEmbedding",
     "WordDropout",
 ]

@@ -8,6 +8,8 @@ from keras_llm.models.architectures import (
     flops_per_token,
     split_head,
 )
+from keras_llm.models.bert import BertConfig, build_bert
+from keras_llm.models.electra import ElectraConfig, build_electra, discriminator
 from keras_llm.models.folder import (
     load,
     load_config,
@@ -18,9 +20,12 @@ from keras_llm.models.folder import (
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
+from keras_llm.models.transfer import transfer_weights
 
 __all__ = [
     "ARCHITECTURES",
+    "BertConfig",
+    "ElectraConfig",
     "GPT2Config",
     "GPT2Decoder",
     "LSTMLMConfig",
@@ -28,11 +33,14 @@ __all__ = [
     "LlamaConfig",
     "LlamaDecoder",
     "build",
+    "build_bert",
+    "build_electra",
     "build_gpt2",
     "build_llama",
     "build_lstm_lm",
     "count_parameters",
     "decoder",
+    "discriminator",
     "flops_per_token",
     "load",
     "load_config",
@@ -40,4 +48,5 @@ __all__ = [
     "load_weights",
     "save",
     "split_head",
+    "transfer_weights",
 ]

@@ -13,6 +13,7 @@ from keras_llm.models import (
     gpt2,
     heads,
     llama,
+    lstm_classifier,
     lstm_lm,
     text_vae,
     text_vae_decoder,
@@ -42,6 +43,12 @@ ARCHITECTURES = {
         llama.build_llama,
         llama.LlamaDecoder,
         transformer.forward_flops,
+    ),
+    "lstm_classifier": Architecture(
+        lstm_classifier.LSTMClassifierConfig,
+        lstm_classifier.build_lstm_classifier,
+        None,
+        lstm_classifier.forward_flops,
     ),
     "lstm_lm": Architecture(
         lstm_lm.LSTMLMConfig,

@@ -8,7 +8,7 @@ from keras import ops
 from keras_llm import models
 from keras_llm.models import TextVAEConfig
 from keras_llm.ops import elbo, latent_estimates, losses
-from tests.conformance.comparing import assert_same, graph
+from tests.conformance.comparing import graph, quick
 
 B, S, T, V, Z, D = 3, 7, 5, 19, 2, 6
 SIZES = {"vocab_size": V, "latent_dim": Z, "width": D, "num_heads": 3, "num_layers": 2}
@@ -51,8 +51,13 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def outputs(model):
-    return {name: np.asarray(value) for name, value in model(INPUTS).items()}
+def run(model):
+    return quick(model)
+
+
+@pytest.fixture(scope="module")
+def outputs(run):
+    return {name: np.asarray(value) for name, value in run(INPUTS).items()}
 
 
 def part(rows, **changes):
@@ -81,7 +86,7 @@ def lstm(w, name, xs, h, c):
 def test_lstm_to_lstm_is_the_plain_computation():
     model = make(LL)
     w = {weight.path: np.float64(np.asarray(weight)) for weight in model.weights}
-    found = model(INPUTS)
+    found = quick(model)(INPUTS)
     zeros, table = np.zeros(D), w["token_embedding/embeddings"]
     for b in range(B):
         xs = [table[i] for i in SOURCE[b, : LENGTHS[b]]]
@@ -109,107 +114,68 @@ def test_lstm_to_lstm_is_the_plain_computation():
             np.testing.assert_allclose(found[name][b], value, atol=1e-5, err_msg=name)
 
 
-def test_outputs_are_named_and_wide(model, outputs):
-    assert {name: value.shape for name, value in outputs.items()} == {
-        "logits": (B, T, V),
-        **dict.fromkeys(("kl", "mean", "log_variance", "z"), (B, Z)),
-    }
-    assert {value.dtype for value in outputs.values()} == {np.dtype("float32")}
-    assert set(model.input) == set(INPUTS)
-    assert (outputs["kl"] >= 0).all() and np.ptp(outputs["mean"], axis=0).min() > 0.01
-    other = model(part([0, 1, 2], source_ids=SOURCE[::-1].copy()))["logits"]
-    assert np.abs(np.asarray(other) - outputs["logits"]).max() > 1e-3
+def test_the_text_reaches_its_latent_and_the_latent_the_logits(run, outputs):
+    assert (outputs["kl"] >= 0).all()
+    assert np.ptp(outputs["mean"], axis=0).min() > 0.01
+    other = run(part([0, 1, 2], source_ids=SOURCE[::-1].copy()))
+    assert np.abs(np.asarray(other["logits"]) - outputs["logits"]).max() > 1e-3
 
 
-def test_eager_is_graph(model, outputs):
-    assert_same(graph(model)(INPUTS), outputs, rtol=1e-4, atol=1e-5)
-
-
-def test_a_row_alone_is_the_row_in_a_batch(model, outputs):
-    for b in range(B):
-        alone = model(part([b]))
-        for name, value in outputs.items():
-            np.testing.assert_allclose(
-                alone[name][0], value[b], rtol=1e-4, atol=1e-5, err_msg=name
-            )
-
-
-def test_padding_changes_nothing(model, outputs):
+def test_padding_changes_nothing(run, outputs):
     longer = np.pad(SOURCE, ((0, 0), (0, 2)))
     is_padding = np.arange(S + 2) >= LENGTHS[:, None]
     source = np.where(is_padding, RNG.integers(0, V, longer.shape), longer)
     target = np.concatenate([INPUTS["token_ids"], source[:, :3]], axis=1)
-    found = model(part([0, 1, 2], source_ids=source, token_ids=target))
+    found = run(part([0, 1, 2], source_ids=source.astype("int32"), token_ids=target))
     for name, value in outputs.items():
         same = found[name][:, :T] if name == "logits" else found[name]
         np.testing.assert_allclose(same, value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_a_row_without_a_token_is_finite(model, outputs):
-    found = model(part([0, 1, 2], source_lengths=np.array([4, 0, 1], "int32")))
-    for name, value in outputs.items():
-        assert np.isfinite(np.asarray(found[name])).all()
-        np.testing.assert_allclose(found[name][0], value[0], rtol=1e-4, atol=1e-5)
-
-
-def test_cached_decoding_is_the_full_forward_pass(model, outputs):
-    decoder = models.decoder(model)
-    assert not decoder.prompt_in_cache
-    logits, state = decoder.prefill(SOURCE, LENGTHS, T)
-    for t in range(T):
-        np.testing.assert_allclose(
-            logits, outputs["logits"][:, t], rtol=1e-4, atol=1e-5
-        )
+def decode(decoder, start):
+    """Returns the logits [B, T, V] of decoding step by step, and the last z."""
+    logits, state = start
+    steps = [logits]
+    for t in range(1, T):
+        logits, state = decoder.step(INPUTS["token_ids"][:, t], state)
+        steps.append(logits)
         assert {value.shape[0] for value in state.values()} == {B}
-        np.testing.assert_allclose(state["z"], outputs["z"], atol=1e-5)
-        if t < T - 1:
-            logits, state = decoder.step(INPUTS["token_ids"][:, t + 1], state)
+    return ops.stack(steps, axis=1), state["z"]
 
 
-def test_traced_decoding_is_eager_decoding(model):
+@pytest.mark.parametrize("trace", [quick, graph], ids=["eager", "graph"])
+def test_cached_decoding_is_the_full_forward_pass(model, outputs, trace):
     decoder = models.decoder(model, jit=keras.config.backend() == "jax")
-
-    def run(ids, lengths, later):
-        _, state = decoder.prefill(ids, lengths, 9)
-        return decoder.step(later, state)
-
-    arguments = (SOURCE, LENGTHS, SOURCE[:, 3])
-    assert_same(graph(run)(*arguments), run(*arguments), rtol=1e-4, atol=1e-5)
+    assert not decoder.prompt_in_cache
+    logits, z = trace(
+        lambda ids, lengths: decode(decoder, decoder.prefill(ids, lengths, T))
+    )(SOURCE, LENGTHS)
+    np.testing.assert_allclose(logits, outputs["logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(z, outputs["z"], atol=1e-5)
 
 
 def test_latents_can_be_given(model, outputs):
-    decoder = models.decoder(model)
-    mean, log_variance = decoder.encode(SOURCE, LENGTHS)
+    decoder = models.decoder(model, jit=keras.config.backend() == "jax")
+    mean, log_variance = quick(decoder.encode)(SOURCE, LENGTHS)
     np.testing.assert_allclose(mean, outputs["mean"], atol=1e-5)
     np.testing.assert_allclose(log_variance, outputs["log_variance"], atol=1e-5)
-    reread = decoder.logits(INPUTS["token_ids"], mean)
+    read = quick(decoder.logits)
+    reread = read(INPUTS["token_ids"], mean)
     np.testing.assert_allclose(reread, outputs["logits"], rtol=1e-4, atol=1e-5)
     z = np.random.default_rng(3).normal(size=(B, Z)).astype("float32")
-    first, state = decoder.prefill_latent(z, T)
-    second, _ = decoder.step(INPUTS["token_ids"][:, 1], state)
-    drawn = decoder.logits(INPUTS["token_ids"], z)
-    np.testing.assert_allclose(first, drawn[:, 0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(second, drawn[:, 1], rtol=1e-4, atol=1e-5)
+    drawn = read(INPUTS["token_ids"], z)
     assert np.abs(np.asarray(drawn) - outputs["logits"]).max() > 0.01
+    written, _ = quick(lambda z: decode(decoder, decoder.prefill_latent(z, T)))(z)
+    np.testing.assert_allclose(written, drawn, rtol=1e-4, atol=1e-5)
 
 
-def test_model_folder_round_trip(model, outputs, tmp_path):
-    models.save(model, tmp_path / "model")
-    again = models.load(tmp_path / "model")
-    assert again.config == model.config
-    assert_same(again(INPUTS), outputs)
-
-
-def test_mixed_precision(model, outputs):
+def test_mixed_precision_decodes_from_a_wide_latent(model):
     mixed = models.build(model.config, "mixed_bfloat16")
     mixed.set_weights(model.get_weights())
-    assert {weight.dtype for weight in mixed.weights} == {"float32"}
-    found = mixed(INPUTS)
-    for name, value in outputs.items():
-        assert keras.backend.standardize_dtype(found[name].dtype) == "float32"
-        np.testing.assert_allclose(found[name], value, rtol=0.1, atol=0.1)
-    logits, state = models.decoder(mixed).prefill(SOURCE, LENGTHS, T)
-    np.testing.assert_allclose(logits, found["logits"][:, 0], atol=0.03)
+    decoder = models.decoder(mixed)
+    logits, state = quick(lambda ids, n: decoder.prefill(ids, n, T))(SOURCE, LENGTHS)
+    found = quick(mixed)(INPUTS)["logits"][:, 0]
+    np.testing.assert_allclose(logits, found, atol=0.03)
     assert keras.backend.standardize_dtype(state["z"].dtype) == "float32"
 
 
@@ -249,13 +215,12 @@ def test_gradients_reach_every_weight(model):
 
 def test_training_draws_and_inference_does_not():
     model = make(LL.replace(word_dropout=0.5, unknown_id=3))
-    quiet = [np.asarray(model(INPUTS)["logits"]) for _ in range(2)]
-    np.testing.assert_array_equal(*quiet)
-    outputs = [model(INPUTS, training=True) for _ in range(2)]
-    drawn = [np.asarray(value["z"]) for value in outputs]
-    assert (drawn[0] != drawn[1]).all()
-    for value in outputs:
-        np.testing.assert_allclose(value["mean"], model(INPUTS)["mean"], atol=1e-5)
+    quiet = [quick(model)(INPUTS) for _ in range(2)]
+    np.testing.assert_array_equal(*(each["logits"] for each in quiet))
+    drawn = [model(INPUTS, training=True) for _ in range(2)]
+    assert (np.asarray(drawn[0]["z"]) != np.asarray(drawn[1]["z"])).all()
+    for each in drawn:
+        np.testing.assert_allclose(each["mean"], quiet[0]["mean"], atol=1e-5)
 
 
 def test_word_dropout_changes_what_the_decoder_reads_alone():
@@ -278,9 +243,8 @@ def test_batch_norm_ties_rows_together_while_training_alone():
         model(together, training=True)["mean"][:2] - model(alone, training=True)["mean"]
     )
     assert np.abs(differs).max() > 0.01
-    np.testing.assert_allclose(
-        model(together)["mean"][:2], model(alone)["mean"], atol=1e-5
-    )
+    run = quick(model)
+    np.testing.assert_allclose(run(together)["mean"][:2], run(alone)["mean"], atol=1e-5)
     # A row of padding is no row.
     padded = {
         name: np.concatenate([value, 0 * value[:1]]) for name, value in INPUTS.items()
@@ -295,18 +259,19 @@ def test_batch_norm_ties_rows_together_while_training_alone():
 def test_more_samples_bring_the_bound_nearer():
     model = make(LL)
     decoder = models.decoder(model)
-    mean, log_variance = (np.asarray(y) for y in decoder.encode(SOURCE, LENGTHS))
+    mean, log_variance = (np.asarray(y) for y in quick(decoder.encode)(SOURCE, LENGTHS))
     noise = np.random.default_rng(5).normal(size=(97, B, Z))
     z = mean + np.exp(log_variance / 2) * noise
     # The samples of all rows in one batch.
     ids, targets = (np.tile(x, (97, 1)) for x in (INPUTS["token_ids"], SOURCE[:, :T]))
-    each = losses.token_losses(decoder.logits(ids, z.reshape(-1, Z)), targets)
+    logits = quick(decoder.logits)(ids, z.reshape(-1, Z).astype("float32"))
+    each = losses.token_losses(logits, targets)
     likelihoods = -np.sum(each, axis=1).reshape(97, B)
     weights = np.asarray(
         latent_estimates.log_importance_weights(likelihoods, z, mean, log_variance)
     )
     many = np.asarray(latent_estimates.importance_weighted_nll(weights))
-    kl = np.asarray(model(INPUTS)["kl"])
+    kl = np.asarray(quick(model)(INPUTS)["kl"])
     one = np.asarray(elbo.negative_elbo(-likelihoods.mean(0), kl))
     # The same bound twice: with the KL in closed form, and from the samples.
     np.testing.assert_allclose(one, -weights.mean(0), atol=0.6)

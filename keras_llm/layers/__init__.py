@@ -1,6 +1,7 @@
 """Keras layers that work alone, on the TensorFlow and the JAX backend."""
 
 from keras_llm.layers.attention import MultiHeadAttention
+from keras_llm.layers.bidirectional_lstm import BidirectionalLSTM
 from keras_llm.layers.categorical_sample import CategoricalSample
 from keras_llm.layers.decoder_block import DecoderBlock
 from keras_llm.layers.document_layout import DocumentLayout
@@ -12,16 +13,21 @@ from keras_llm.layers.linear import Linear
 from keras_llm.layers.lstm import LSTM
 from keras_llm.layers.norms import LayerNorm, RMSNorm
 from keras_llm.layers.pooling import Pooling
+from keras_llm.layers.posterior import BatchNormPosterior, GaussianPosterior
 from keras_llm.layers.recurrent_block import RecurrentBlock
 from keras_llm.layers.row_layout import RowLayout
+from keras_llm.layers.word_dropout import WordDropout
 
 __all__ = [
+    "BatchNormPosterior",
+    "BidirectionalLSTM",
     "CategoricalSample",
     "DecoderBlock",
     "DocumentLayout",
     "Dropout",
     "EncoderBlock",
     "FeedForward",
+    "GaussianPosterior",
     "LSTM",
     "LayerNorm",
     "LearnedPositions",
@@ -32,4 +38,5 @@ __all__ = [
     "RecurrentBlock",
     "RowLayout",
     "TokenEmbedding",
+    "WordDropout",
 ]

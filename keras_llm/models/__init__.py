@@ -19,7 +19,10 @@ from keras_llm.models.folder import (
 )
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
+from keras_llm.models.lstm_classifier import LSTMClassifierConfig, build_lstm_classifier
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
+from keras_llm.models.text_vae import TextVAEConfig, build_text_vae
+from keras_llm.models.text_vae_decoder import TextVAEDecoder
 from keras_llm.models.transfer import transfer_weights
 
 __all__ = [
@@ -28,16 +31,21 @@ __all__ = [
     "ElectraConfig",
     "GPT2Config",
     "GPT2Decoder",
+    "LSTMClassifierConfig",
     "LSTMLMConfig",
     "LSTMLMDecoder",
     "LlamaConfig",
     "LlamaDecoder",
+    "TextVAEConfig",
+    "TextVAEDecoder",
     "build",
     "build_bert",
     "build_electra",
     "build_gpt2",
     "build_llama",
+    "build_lstm_classifier",
     "build_lstm_lm",
+    "build_text_vae",
     "count_parameters",
     "decoder",
     "discriminator",

@@ -7,7 +7,18 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_llm.core import Config, checks
-from keras_llm.models import bert, electra, gpt2, heads, llama, lstm_lm, transformer
+from keras_llm.models import (
+    bert,
+    electra,
+    gpt2,
+    heads,
+    llama,
+    lstm_classifier,
+    lstm_lm,
+    text_vae,
+    text_vae_decoder,
+    transformer,
+)
 
 
 class Architecture(NamedTuple):
@@ -33,11 +44,23 @@ ARCHITECTURES = {
         llama.LlamaDecoder,
         transformer.forward_flops,
     ),
+    "lstm_classifier": Architecture(
+        lstm_classifier.LSTMClassifierConfig,
+        lstm_classifier.build_lstm_classifier,
+        None,
+        lstm_classifier.forward_flops,
+    ),
     "lstm_lm": Architecture(
         lstm_lm.LSTMLMConfig,
         lstm_lm.build_lstm_lm,
         lstm_lm.LSTMLMDecoder,
         lstm_lm.forward_flops,
+    ),
+    "text_vae": Architecture(
+        text_vae.TextVAEConfig,
+        text_vae.build_text_vae,
+        text_vae_decoder.TextVAEDecoder,
+        text_vae.forward_flops,
     ),
 }
 

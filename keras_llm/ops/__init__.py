@@ -5,7 +5,11 @@ Each module is one subject; see `docs/notation.md` for the shape letters.
 
 from keras_llm.ops import (
     cache,
+    elbo,
+    gaussian,
     in_place,
+    kl_weight,
+    latent_estimates,
     losses,
     lstm,
     masked_tokens,
@@ -18,7 +22,11 @@ from keras_llm.ops import (
 
 __all__ = [
     "cache",
+    "elbo",
+    "gaussian",
     "in_place",
+    "kl_weight",
+    "latent_estimates",
     "losses",
     "lstm",
     "masked_tokens",

@@ -38,6 +38,13 @@ class LayerCase:
 
 
 LAYERS = {
+    "BatchNormPosterior": LayerCase(
+        lambda **kw: layers.BatchNormPosterior(7, seed=1, **kw), random_output=True
+    ),
+    "BidirectionalLSTM": LayerCase(
+        lambda **kw: layers.BidirectionalLSTM(7, return_sequences=True, **kw),
+        causal=False,
+    ),
     "CategoricalSample": LayerCase(
         lambda **kw: layers.CategoricalSample(**kw), random_output=True
     ),
@@ -65,6 +72,9 @@ LAYERS = {
         lambda **kw: layers.EncoderBlock(3, 7, **kw), causal=False
     ),
     "FeedForward": LayerCase(lambda **kw: layers.FeedForward(7, **kw)),
+    "GaussianPosterior": LayerCase(
+        lambda **kw: layers.GaussianPosterior(7, seed=1, **kw), random_output=True
+    ),
     "LSTM": LayerCase(
         lambda **kw: layers.LSTM(7, return_sequences=True, layer_norm=True, **kw)
     ),
@@ -86,6 +96,9 @@ LAYERS = {
     ),
     "RowLayout": LayerCase(lambda **kw: layers.RowLayout(**kw), IDS),
     "TokenEmbedding": LayerCase(lambda **kw: layers.TokenEmbedding(V, 7, **kw), IDS),
+    "WordDropout": LayerCase(
+        lambda **kw: layers.WordDropout(0.5, 3, seed=1, **kw), IDS, random_output=True
+    ),
 }
 
 # For every layer that can draw random numbers in training: how to make it do so,
@@ -176,6 +189,40 @@ def _bert(output, **fields):
     )
 
 
+def _lstm_classifier(**fields):
+    config = models.LSTMClassifierConfig(
+        vocab_size=V,
+        embedding_width=7,
+        units=11,
+        labels=("a", "b", "c"),
+        dropout=0.1,
+        **fields,
+    )
+    inputs = {name: _ROWS[name] for name in ("token_ids", "lengths")}
+    return ModelCase(config, inputs, {"output": (None, 3)}, {"token_ids": "lengths"})
+
+
+def _text_vae(**fields):
+    config = models.TextVAEConfig(
+        vocab_size=V,
+        latent_dim=3,
+        width=20,
+        num_heads=5,
+        word_dropout=0.2,
+        unknown_id=1,
+        dropout=0.1,
+        **fields,
+    )
+    inputs = {
+        "source_ids": _ROWS["token_ids"],
+        "source_lengths": _ROWS["lengths"],
+        "token_ids": np.pad(_ROWS["token_ids"][:, :-1], ((0, 0), (1, 0))),
+    }
+    latent = dict.fromkeys(("kl", "mean", "log_variance", "z"), (None, 3))
+    outputs = {"logits": (None, None, V), **latent}
+    return ModelCase(config, inputs, outputs, {"source_ids": "source_lengths"})
+
+
 # Architectures that are no causal language models; the name says which, and what
 # of it.
 PADDED_MODELS = {
@@ -210,6 +257,16 @@ PADDED_MODELS = {
             "discriminator_logits": "lengths",
         },
         discrete=("corrupted_ids", "discriminator_logits"),
+    ),
+    "lstm_classifier_last": _lstm_classifier(pooling="last", num_layers=2),
+    "lstm_classifier_max": _lstm_classifier(pooling="max", bidirectional=False),
+    "text_vae_lstm": _text_vae(),
+    "text_vae_transformer": _text_vae(
+        encoder="transformer",
+        decoder="transformer",
+        max_positions=23,
+        posterior="batch_norm",
+        tied=True,
     ),
 }
 

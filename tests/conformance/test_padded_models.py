@@ -23,7 +23,8 @@ def model(case):
     model = models.build(case.config)
     for weight in model.weights:
         scale = 0.7 * weight.path.endswith("scale")
-        weight.assign(RNG.normal(scale, 0.3, weight.shape))
+        value = RNG.normal(scale, 0.3, weight.shape)
+        weight.assign(np.abs(value) if weight.path.endswith("variance") else value)
     return model
 
 
@@ -134,6 +135,14 @@ def test_mixed_precision(case):
     for name in set(found) - set(case.discrete):
         assert found[name].dtype == "float32"
         np.testing.assert_allclose(found[name], expected[name], rtol=0.05, atol=0.05)
+
+
+def test_it_writes_text_or_says_that_it_does_not(model):
+    if models.ARCHITECTURES[model.config.architecture].decoder is not None:
+        assert not models.decoder(model).prompt_in_cache
+        return
+    with pytest.raises(ValueError, match="next token.*lstm_lm"):
+        models.decoder(model)
 
 
 def test_sizes_are_counted(model):

@@ -128,6 +128,21 @@ def test_two_replicas_are_one(case, strategy):
     assert_same(outputs, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_replicas_draw_different_numbers(case, strategy):
+    if not case.random_output:
+        return  # Nothing is drawn.
+    with strategy.scope():
+        layer = case.make()
+        layer.build(case.x.shape)
+    x = tf.ones((50, 50, *case.x.shape[2:]), case.x.dtype)
+    run = tf.function(
+        lambda: strategy.run(lambda: tf.nest.flatten(layer(x, training=True))[0]),
+        autograph=False,
+    )
+    first, second = strategy.experimental_local_results(run())
+    assert tf.reduce_mean(tf.cast(first == second, "float32")) < 0.6
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """Where each replica, which runs in a thread of its own, notes what it drops."""

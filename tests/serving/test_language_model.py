@@ -126,7 +126,7 @@ def test_refusals_carry_python_s_sentence(served, generator, bad):
 
 
 def test_a_prompt_alone_is_told_every_input_that_it_lacks(served):
-    lacking = sorted({*parameters.DEFAULTS, "max_new_tokens", "stop"})
+    lacking = sorted(DEFAULTS)
     told = f" Missing: {', '.join(lacking)}."
     body = {"signature_name": "generate", "instances": [{"prompt": "x"}]}
     status, reply = served.predict(body)

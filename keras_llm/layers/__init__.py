@@ -1,6 +1,7 @@
 """Keras layers that work alone, on the TensorFlow and the JAX backend."""
 
 from keras_llm.layers.attention import MultiHeadAttention
+from keras_llm.layers.cross_attention import CrossAttention
 from keras_llm.layers.decoder_block import DecoderBlock
 from keras_llm.layers.document_layout import DocumentLayout
 from keras_llm.layers.dropout import Dropout
@@ -9,9 +10,16 @@ from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.linear import Linear
 from keras_llm.layers.lstm import LSTM
 from keras_llm.layers.norms import LayerNorm, RMSNorm
+from keras_llm.layers.position_biases import (
+    ALiBi,
+    RelativePositionBias,
+    check_buckets,
+)
 from keras_llm.layers.recurrent_block import RecurrentBlock
 
 __all__ = [
+    "ALiBi",
+    "CrossAttention",
     "DecoderBlock",
     "DocumentLayout",
     "Dropout",
@@ -23,5 +31,7 @@ __all__ = [
     "MultiHeadAttention",
     "RMSNorm",
     "RecurrentBlock",
+    "RelativePositionBias",
     "TokenEmbedding",
+    "check_buckets",
 ]

@@ -11,12 +11,14 @@ from keras_llm.ops import products
 class TokenEmbedding(keras.layers.Layer):
     """Looks up a vector per token id, or scores a vector against every id.
 
-    y[t] = embeddings[id[t]]; in reverse, logits = x @ transpose(embeddings).
+    y[t] = embeddings[id[t]]; in reverse,
+    logits = logit_scale * x @ transpose(embeddings).
 
     Args:
         vocab_size: V, the number of ids.
         width: D, the size of each vector.
         embeddings_initializer: Of the table [V, D].
+        logit_scale: Factor on x in reverse.
 
     Call arguments:
         x: Int ids [...], or with `reverse` a float tensor [..., D].
@@ -37,13 +39,22 @@ class TokenEmbedding(keras.layers.Layer):
     TensorShape([1, 2, 11])
     """
 
-    def __init__(self, vocab_size, width, embeddings_initializer="normal", **kwargs):
+    def __init__(
+        self,
+        vocab_size,
+        width,
+        embeddings_initializer="normal",
+        logit_scale=1.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         checks.check_positive("vocab_size", vocab_size)
         checks.check_positive("width", width)
+        checks.check_positive("logit_scale", logit_scale)
         self.vocab_size = vocab_size
         self.width = width
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.logit_scale = logit_scale
 
     def build(self, _):
         """Makes `embeddings` [V, D]."""
@@ -58,9 +69,9 @@ class TokenEmbedding(keras.layers.Layer):
         if not reverse:
             vectors = ops.take(self.embeddings, x, axis=0)
             return ops.cast(vectors, self.compute_dtype)
-        x = ops.cast(x, self.compute_dtype)
         if len(x.shape) == 2:
             return self.next_token_logits(x)
+        x = self._scaled(x)
         # This spelling multiplies by the transpose without making a copy of it.
         letters = "abc"[: len(x.shape) - 1]
         subscripts = f"{letters}y,zy->{letters}z"
@@ -74,7 +85,7 @@ class TokenEmbedding(keras.layers.Layer):
             compiled: Whether XLA compiles the caller. It reads the table fastest as
                 the left factor, and would copy what panels cut off at the end.
         """
-        x_BD = ops.cast(x_BD, self.compute_dtype)
+        x_BD = self._scaled(x_BD)
         table = ops.cast(self.embeddings, self.compute_dtype)
 
         def plain():
@@ -93,6 +104,10 @@ class TokenEmbedding(keras.layers.Layer):
             logits = ops.cond(is_few, panels, plain)
         return ops.cast(logits, "float32")
 
+    def _scaled(self, x):
+        x = ops.cast(x, self.compute_dtype)
+        return x if self.logit_scale == 1 else x * self.logit_scale
+
     def get_config(self):
         """Returns the constructor's arguments."""
         return {
@@ -102,6 +117,7 @@ class TokenEmbedding(keras.layers.Layer):
             "embeddings_initializer": keras.initializers.serialize(
                 self.embeddings_initializer
             ),
+            "logit_scale": self.logit_scale,
         }
 
 

@@ -18,6 +18,7 @@ from keras_llm.models.folder import (
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
+from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
 
 __all__ = [
     "ARCHITECTURES",
@@ -27,10 +28,13 @@ __all__ = [
     "LSTMLMDecoder",
     "LlamaConfig",
     "LlamaDecoder",
+    "T5Config",
+    "T5Decoder",
     "build",
     "build_gpt2",
     "build_llama",
     "build_lstm_lm",
+    "build_t5",
     "count_parameters",
     "decoder",
     "flops_per_token",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_llm.core import Config, checks
-from keras_llm.models import gpt2, llama, lstm_lm, transformer
+from keras_llm.models import gpt2, llama, lstm_lm, t5, transformer
 
 
 class Architecture(NamedTuple):
@@ -35,6 +35,7 @@ ARCHITECTURES = {
         lstm_lm.LSTMLMDecoder,
         lstm_lm.forward_flops,
     ),
+    "t5": Architecture(t5.T5Config, t5.build_t5, t5.T5Decoder, t5.forward_flops),
 }
 
 
@@ -76,11 +77,13 @@ def split_head(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any]]:
     """Splits a model before its output projection.
 
     Returns:
-        The trunk, from token ids [B, T] to hidden states [B, T, D], and the
+        The trunk, from the model's inputs to hidden states [B, T, D], and the
         function from hidden states [..., D] to float32 logits [..., V]. A loss can
         so project a piece of the sequence at a time.
     """
-    trunk = keras.Model(model.input, model.get_layer("final_norm").output)
+    names = [layer.name for layer in model.layers]
+    last = "final_dropout" if "final_dropout" in names else "final_norm"
+    trunk = keras.Model(model.input, model.get_layer(last).output)
     return trunk, transformer.output_head(model)
 
 

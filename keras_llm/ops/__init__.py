@@ -4,6 +4,7 @@ Each module is one subject; see `docs/notation.md` for the shape letters.
 """
 
 from keras_llm.ops import (
+    attention,
     cache,
     in_place,
     losses,
@@ -16,6 +17,7 @@ from keras_llm.ops import (
 )
 
 __all__ = [
+    "attention",
     "cache",
     "in_place",
     "losses",

@@ -134,10 +134,10 @@ class ALiBi(_PositionBias):
 
     Source: Press et al. 2022, section 3, https://arxiv.org/abs/2108.12409.
 
-    >>> np.asarray(ALiBi(2)(np.array([[0, 1, 2]])))[0, 0]
-    array([[ 0.    , -0.0625, -0.125 ],
-           [-0.0625,  0.    , -0.0625],
-           [-0.125 , -0.0625,  0.    ]], dtype=float32)
+    >>> -np.asarray(ALiBi(2)(np.array([[0, 1, 2]])))[0, 0]
+    array([[0.    , 0.0625, 0.125 ],
+           [0.0625, 0.    , 0.0625],
+           [0.125 , 0.0625, 0.    ]], dtype=float32)
     """
 
     def build(self, positions_shape, key_positions_shape=None):

@@ -8,6 +8,8 @@ from keras_llm.models.architectures import (
     flops_per_token,
     split_head,
 )
+from keras_llm.models.bert import BertConfig, build_bert
+from keras_llm.models.electra import ElectraConfig, build_electra, discriminator
 from keras_llm.models.folder import (
     load,
     load_config,
@@ -19,9 +21,12 @@ from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
 from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
+from keras_llm.models.transfer import transfer_weights
 
 __all__ = [
     "ARCHITECTURES",
+    "BertConfig",
+    "ElectraConfig",
     "GPT2Config",
     "GPT2Decoder",
     "LSTMLMConfig",
@@ -31,12 +36,15 @@ __all__ = [
     "T5Config",
     "T5Decoder",
     "build",
+    "build_bert",
+    "build_electra",
     "build_gpt2",
     "build_llama",
     "build_lstm_lm",
     "build_t5",
     "count_parameters",
     "decoder",
+    "discriminator",
     "flops_per_token",
     "load",
     "load_config",
@@ -44,4 +52,5 @@ __all__ = [
     "load_weights",
     "save",
     "split_head",
+    "transfer_weights",
 ]

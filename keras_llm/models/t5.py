@@ -8,10 +8,12 @@ from keras import ops
 from keras_llm.core import Config, checks
 from keras_llm.layers import (
     DecoderBlock,
+    DocumentLayout,
     Dropout,
     Linear,
     RelativePositionBias,
     RMSNorm,
+    RowLayout,
     TokenEmbedding,
     check_buckets,
 )
@@ -46,7 +48,6 @@ bidirectional=True.
     """
 
     architecture = "t5"
-    separator_id = None  # A row is one source and one target.
 
     vocab_size: int = 0  # 0: the tokenizer's, filled in when training starts.
     # Longest source and longest target, in tokens. The model has no such end; its
@@ -109,16 +110,6 @@ def source_inputs():
     }
 
 
-def real_source(source_ids, source_lengths):
-    """Returns bool [B, S]: the source's real tokens, at least one of each row.
-
-    A row without any would attend to all of the batch's padding: its first token
-    stands for it.
-    """
-    lengths = ops.maximum(source_lengths, 1)
-    return masks.real_tokens(lengths, ops.shape(source_ids)[1])
-
-
 def build_t5(config: T5Config, dtype=None) -> keras.Model:
     """Returns a functional model from source and target ids to logits [B, T, V].
 
@@ -147,14 +138,13 @@ def build_t5(config: T5Config, dtype=None) -> keras.Model:
         config.vocab_size,
         config.width,
         keras.initializers.RandomNormal(stddev=1.0),
-        config.width**-0.5 if config.tied else 1.0,
+        logit_scale=config.width**-0.5 if config.tied else 1.0,
         name="token_embedding",
         dtype=dtype,
     )
     # Graph.
     inputs = source_inputs()
-    real = real_source(inputs["source_ids"], inputs["source_lengths"])
-    memory = _encode(config, token_embedding, inputs["source_ids"], real, dtype)
+    memory, real = _encode(config, token_embedding, inputs, dtype)
     x = _decode(config, token_embedding, inputs["token_ids"], memory, real, dtype)
     if config.tied:
         logits = token_embedding(x, reverse=True)
@@ -166,35 +156,36 @@ def build_t5(config: T5Config, dtype=None) -> keras.Model:
     return model
 
 
-def _encode(config, token_embedding, source_ids, real, dtype):
-    """Returns the memory [B, S, D]: what the encoder makes of the source."""
+def _encode(config, token_embedding, inputs, dtype):
+    """Returns the encoded source [B, S, D], and which of its tokens are real."""
+    layout = RowLayout(name="encoder_layout", dtype=dtype)
     relative_bias = _relative_bias(config, "encoder_", True, dtype)
     blocks = _blocks(config, config.num_layers, "encoder_", False, dtype)
-    bias = relative_bias(_positions(source_ids)) + masks.as_bias(masks.padding(real))
-    x = _dropout(config, "encoder_embedding_dropout", dtype)(
-        token_embedding(source_ids)
-    )
+    # A row without a token would attend to all of its batch's padding: its first
+    # place stands for it.
+    lengths = ops.maximum(inputs["source_lengths"], 1)
+    positions, real = layout(inputs["source_ids"], lengths)
+    bias = relative_bias(positions) + masks.as_bias(masks.padding(real))
+    x = token_embedding(inputs["source_ids"])
+    x = _dropout(config, "encoder_embedding_dropout", dtype)(x)
     for block in blocks:
         x = block(x, bias=bias)
     x = RMSNorm(config.epsilon, name="encoder_final_norm", dtype=dtype)(x)
-    return _dropout(config, "encoder_final_dropout", dtype)(x)
+    return _dropout(config, "encoder_final_dropout", dtype)(x), real
 
 
 def _decode(config, token_embedding, token_ids, memory, real, dtype):
     """Returns the hidden states [B, T, D] before the head."""
+    documents = DocumentLayout(None, name="documents", dtype=dtype)
     relative_bias = _relative_bias(config, "", False, dtype)
     blocks = _blocks(config, config.decoder_layers, "", True, dtype)
-    causal = masks.causal(ops.shape(token_ids)[1])
-    bias = relative_bias(_positions(token_ids)) + masks.as_bias(causal)
+    positions, bias = documents(token_ids)
+    bias = bias + relative_bias(positions)
     x = _dropout(config, "embedding_dropout", dtype)(token_embedding(token_ids))
     for block in blocks:
         x = block(x, bias=bias, memory=memory, memory_mask=real)
     x = RMSNorm(config.epsilon, name="final_norm", dtype=dtype)(x)
     return _dropout(config, "final_dropout", dtype)(x)
-
-
-def _positions(token_ids):
-    return ops.arange(ops.shape(token_ids)[1], dtype="int32")[None]
 
 
 def _normal():
@@ -317,6 +308,7 @@ class T5Decoder:
         most = self.config.max_positions
         check_capacity(token_ids.shape[1], token_ids.shape[1], most)
         check_capacity(1, capacity, most)
+        token_ids = ops.convert_to_tensor(token_ids)
         lengths = ops.cast(lengths, "int32")
         batch = ops.shape(token_ids)[0]
         memory = self.encoder({"source_ids": token_ids, "source_lengths": lengths})

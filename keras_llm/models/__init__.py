@@ -20,6 +20,11 @@ from keras_llm.models.folder import (
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
+from keras_llm.models.lstm_seq2seq import (
+    LSTMSeq2SeqConfig,
+    LSTMSeq2SeqDecoder,
+    build_lstm_seq2seq,
+)
 from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
 from keras_llm.models.transfer import transfer_weights
 
@@ -31,6 +36,8 @@ __all__ = [
     "GPT2Decoder",
     "LSTMLMConfig",
     "LSTMLMDecoder",
+    "LSTMSeq2SeqConfig",
+    "LSTMSeq2SeqDecoder",
     "LlamaConfig",
     "LlamaDecoder",
     "T5Config",
@@ -41,6 +48,7 @@ __all__ = [
     "build_gpt2",
     "build_llama",
     "build_lstm_lm",
+    "build_lstm_seq2seq",
     "build_t5",
     "count_parameters",
     "decoder",

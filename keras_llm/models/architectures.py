@@ -14,6 +14,7 @@ from keras_llm.models import (
     heads,
     llama,
     lstm_lm,
+    lstm_seq2seq,
     t5,
     transformer,
 )
@@ -47,6 +48,12 @@ ARCHITECTURES = {
         lstm_lm.build_lstm_lm,
         lstm_lm.LSTMLMDecoder,
         lstm_lm.forward_flops,
+    ),
+    "lstm_seq2seq": Architecture(
+        lstm_seq2seq.LSTMSeq2SeqConfig,
+        lstm_seq2seq.build_lstm_seq2seq,
+        lstm_seq2seq.LSTMSeq2SeqDecoder,
+        lstm_seq2seq.forward_flops,
     ),
     "t5": Architecture(t5.T5Config, t5.build_t5, t5.T5Decoder, t5.forward_flops),
 }

@@ -38,6 +38,10 @@ class LayerCase:
 
 
 LAYERS = {
+    "BidirectionalLSTM": LayerCase(
+        lambda **kw: layers.BidirectionalLSTM(7, return_sequences=True, **kw),
+        causal=False,
+    ),
     "DecoderBlock": LayerCase(
         lambda **kw: layers.DecoderBlock(
             3,

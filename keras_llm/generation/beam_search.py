@@ -41,9 +41,9 @@ class BeamSearch:
     beat the worst of W finished ones, or at `max_new_tokens`. A row's beams do not
     depend on the rows beside it.
 
-    Transformers divides by length ** length_penalty instead. With a penalty of 0
-    both are log p; else its scores follow from `log_prob` and the number of tokens,
-    but its search may find other beams.
+    Transformers divides by length ** length_penalty instead (with a penalty of 0
+    both are log p), and leaves out an end that ranks below W among the candidates of
+    its step; so its search may find other beams.
 
     Source: Wu et al. 2016, section 7, https://arxiv.org/abs/1609.08144.
 

@@ -23,12 +23,15 @@ from keras_llm.layers.position_biases import (
     RelativePositionBias,
     check_buckets,
 )
+from keras_llm.layers.posterior import BatchNormPosterior, GaussianPosterior
 from keras_llm.layers.recurrent_block import RecurrentBlock
 from keras_llm.layers.row_layout import RowLayout
+from keras_llm.layers.word_dropout import WordDropout
 
 __all__ = [
     "ALiBi",
     "AdditiveAttention",
+    "BatchNormPosterior",
     "BidirectionalLSTM",
     "CategoricalSample",
     "CrossAttention",
@@ -37,6 +40,7 @@ __all__ = [
     "Dropout",
     "EncoderBlock",
     "FeedForward",
+    "GaussianPosterior",
     "LSTM",
     "LayerNorm",
     "LearnedPositions",
@@ -46,8 +50,9 @@ __all__ = [
     "Pooling",
     "RMSNorm",
     "RecurrentBlock",
-    "RowLayout",
     "RelativePositionBias",
+    "RowLayout",
     "TokenEmbedding",
+    "WordDropout",
     "check_buckets",
 ]

@@ -13,9 +13,12 @@ from keras_llm.models import (
     gpt2,
     heads,
     llama,
+    lstm_classifier,
     lstm_lm,
     lstm_seq2seq,
     t5,
+    text_vae,
+    text_vae_decoder,
     transformer,
 )
 
@@ -43,6 +46,12 @@ ARCHITECTURES = {
         llama.LlamaDecoder,
         transformer.forward_flops,
     ),
+    "lstm_classifier": Architecture(
+        lstm_classifier.LSTMClassifierConfig,
+        lstm_classifier.build_lstm_classifier,
+        None,
+        lstm_classifier.forward_flops,
+    ),
     "lstm_lm": Architecture(
         lstm_lm.LSTMLMConfig,
         lstm_lm.build_lstm_lm,
@@ -56,6 +65,12 @@ ARCHITECTURES = {
         lstm_seq2seq.forward_flops,
     ),
     "t5": Architecture(t5.T5Config, t5.build_t5, t5.T5Decoder, t5.forward_flops),
+    "text_vae": Architecture(
+        text_vae.TextVAEConfig,
+        text_vae.build_text_vae,
+        text_vae_decoder.TextVAEDecoder,
+        text_vae.forward_flops,
+    ),
 }
 
 

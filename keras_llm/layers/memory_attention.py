@@ -92,10 +92,10 @@ class MultiplicativeAttention(_MemoryAttention):
     def __init__(self, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(kernel_initializer, **kwargs)
 
-    def build(self, x_shape, memory_shape):
+    def build(self, x_shape, memory_shape=None):
         """Makes the projection `key`."""
         self.key = self._linear(x_shape[-1], "key")
-        self.key.build(memory_shape)
+        self.key.build(memory_shape or x_shape)
 
     def _scores(self, x_BTD, keys_BSD):
         scores_BTS = ops.einsum("btd,bsd->bts", x_BTD, keys_BSD)
@@ -138,12 +138,12 @@ class AdditiveAttention(_MemoryAttention):
         checks.check_positive("units", units)
         self.units = units
 
-    def build(self, x_shape, memory_shape):
+    def build(self, x_shape, memory_shape=None):
         """Makes the projections `query` and `key`, and `score` [A]."""
         self.query = self._linear(self.units, "query")
         self.key = self._linear(self.units, "key")
         self.query.build(x_shape)
-        self.key.build(memory_shape)
+        self.key.build(memory_shape or x_shape)
         self.score = self.add_weight(
             name="score",
             shape=(self.units,),

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_llm import models
 from keras_llm.models import t5
+from tests.conformance.comparing import quick
 
 FOLDER = pathlib.Path(__file__).parents[2] / "testdata" / "golden"
 V1_1 = models.T5Config(
@@ -59,7 +60,7 @@ def test_encoder(case):
 
 def test_logits(case):
     model, answers = case
-    logits, where = np.asarray(model(inputs(answers))), real(answers)
+    logits, where = np.asarray(quick(model)(inputs(answers))), real(answers)
     np.testing.assert_allclose(logits[where], answers["logits"][where], atol=1e-4)
 
 
@@ -78,7 +79,9 @@ def loss_and_gradients(model, answers):
         def of(values):
             return loss(model.stateless_call(values, [], inputs(answers))[0], answers)
 
-        return jax.value_and_grad(of)([v.value for v in model.trainable_variables])
+        return jax.jit(jax.value_and_grad(of))(
+            [v.value for v in model.trainable_variables]
+        )
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -98,10 +101,10 @@ def test_loss_and_gradient(case):
 def test_greedy_text_from_the_cache(case):
     model, answers = case
     decoder, expected = models.decoder(model), answers["greedy"]
-    logits, state = decoder.prefill(
-        answers["source_ids"], answers["source_lengths"], expected.shape[1]
-    )
+    prefill = quick(lambda ids, n: decoder.prefill(ids, n, expected.shape[1]))
+    step = quick(decoder.step)
+    logits, state = prefill(answers["source_ids"], answers["source_lengths"])
     for t in range(expected.shape[1]):
         token = np.asarray(ops.argmax(logits, axis=-1))
         np.testing.assert_array_equal(token, expected[:, t])
-        logits, state = decoder.step(token.astype("int32"), state)
+        logits, state = step(token.astype("int32"), state)

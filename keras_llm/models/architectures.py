@@ -15,6 +15,8 @@ from keras_llm.models import (
     llama,
     lstm_classifier,
     lstm_lm,
+    lstm_seq2seq,
+    t5,
     text_vae,
     text_vae_decoder,
     transformer,
@@ -56,6 +58,13 @@ ARCHITECTURES = {
         lstm_lm.LSTMLMDecoder,
         lstm_lm.forward_flops,
     ),
+    "lstm_seq2seq": Architecture(
+        lstm_seq2seq.LSTMSeq2SeqConfig,
+        lstm_seq2seq.build_lstm_seq2seq,
+        lstm_seq2seq.LSTMSeq2SeqDecoder,
+        lstm_seq2seq.forward_flops,
+    ),
+    "t5": Architecture(t5.T5Config, t5.build_t5, t5.T5Decoder, t5.forward_flops),
     "text_vae": Architecture(
         text_vae.TextVAEConfig,
         text_vae.build_text_vae,
@@ -121,7 +130,9 @@ def split_head(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any]]:
         ValueError: A BERT whose head is not "masked_lm", or an ELECTRA, which runs
             its head over masked tokens as it is.
     """
-    trunk = keras.Model(model.input, model.get_layer("final_norm").output)
+    names = [layer.name for layer in model.layers]
+    last = "final_dropout" if "final_dropout" in names else "final_norm"
+    trunk = keras.Model(model.input, model.get_layer(last).output)
     if model.config.architecture in ("bert", "electra"):
         return trunk, heads.built_masked_lm_head(model)
     return trunk, transformer.output_head(model)

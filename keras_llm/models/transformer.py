@@ -147,6 +147,8 @@ class TransformerDecoder(abc.ABC):
             caches in place by an op that XLA lacks.
     """
 
+    prompt_in_cache = True  # The text goes on where the prompt ends.
+
     def __init__(self, model: keras.Model, jit: bool = False):
         self.model = model
         self.jit = jit

@@ -29,15 +29,26 @@ class LayerCase:
         causal: Whether what comes later in a row changes nothing before it, as
             padding on the right must not.
         random_output: Whether the layer, made so, draws random numbers in training.
+        call: Calls the layer; a layer of several inputs is given all of them.
     """
 
     make: Callable[..., keras.layers.Layer]
     x: np.ndarray = dataclasses.field(default_factory=FLOATS.copy)
     causal: bool = True
     random_output: bool = False
+    call: Callable = lambda layer, x, **kw: layer(x, **kw)
+
+
+def _of_memory(make):
+    """Returns the case of a layer that looks into a memory, which is its input too."""
+    call = lambda layer, x, **kw: layer(x, x, **kw)  # noqa: E731
+    return LayerCase(make, causal=False, call=call)
 
 
 LAYERS = {
+    # Time is in the last two axes: see its own tests.
+    "ALiBi": LayerCase(lambda **kw: layers.ALiBi(3, **kw), IDS, causal=False),
+    "AdditiveAttention": _of_memory(lambda **kw: layers.AdditiveAttention(7, **kw)),
     "BatchNormPosterior": LayerCase(
         lambda **kw: layers.BatchNormPosterior(7, seed=1, **kw), random_output=True
     ),
@@ -48,6 +59,7 @@ LAYERS = {
     "CategoricalSample": LayerCase(
         lambda **kw: layers.CategoricalSample(**kw), random_output=True
     ),
+    "CrossAttention": _of_memory(lambda **kw: layers.CrossAttention(3, **kw)),
     "DecoderBlock": LayerCase(
         lambda **kw: layers.DecoderBlock(
             3,
@@ -88,11 +100,17 @@ LAYERS = {
             6, key_value_heads=2, rotary_base=100.0, window=4, **kw
         )
     ),
+    "MultiplicativeAttention": _of_memory(
+        lambda **kw: layers.MultiplicativeAttention(**kw)
+    ),
     # It makes one vector of a row, whose end counts as much as its beginning.
     "Pooling": LayerCase(lambda **kw: layers.Pooling("attention", **kw), causal=False),
     "RMSNorm": LayerCase(lambda **kw: layers.RMSNorm(**kw)),
     "RecurrentBlock": LayerCase(
         lambda **kw: layers.RecurrentBlock(7, pre_norm=True, residual=True, **kw)
+    ),
+    "RelativePositionBias": LayerCase(
+        lambda **kw: layers.RelativePositionBias(3, **kw), IDS, causal=False
     ),
     "RowLayout": LayerCase(lambda **kw: layers.RowLayout(**kw), IDS),
     "TokenEmbedding": LayerCase(lambda **kw: layers.TokenEmbedding(V, 7, **kw), IDS),
@@ -223,6 +241,16 @@ def _text_vae(**fields):
     return ModelCase(config, inputs, outputs, {"source_ids": "source_lengths"})
 
 
+def _encoder_decoder(config):
+    inputs = {
+        "source_ids": _ROWS["token_ids"],
+        "source_lengths": _ROWS["lengths"],
+        "token_ids": np.pad(_ROWS["token_ids"][:, :-1], ((0, 0), (1, 0))),
+    }
+    outputs = {"output": (None, None, V)}
+    return ModelCase(config, inputs, outputs, {"source_ids": "source_lengths"})
+
+
 # Architectures that are no causal language models; the name says which, and what
 # of it.
 PADDED_MODELS = {
@@ -260,6 +288,16 @@ PADDED_MODELS = {
     ),
     "lstm_classifier_last": _lstm_classifier(pooling="last", num_layers=2),
     "lstm_classifier_max": _lstm_classifier(pooling="max", bidirectional=False),
+    "lstm_seq2seq": _encoder_decoder(
+        models.LSTMSeq2SeqConfig(
+            vocab_size=V, embedding_width=7, units=10, attention="additive", dropout=0.1
+        )
+    ),
+    "t5": _encoder_decoder(
+        models.T5Config(
+            **_ENCODER, width=20, head_size=3, feed_forward_width=13, dropout=0.1
+        )
+    ),
     "text_vae_lstm": _text_vae(),
     "text_vae_transformer": _text_vae(
         encoder="transformer",

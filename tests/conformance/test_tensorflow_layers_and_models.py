@@ -1,5 +1,6 @@
 """SavedModel, gradients and two replicas: the run on TensorFlow alone."""
 
+import functools
 import itertools
 import threading
 
@@ -50,8 +51,9 @@ def saved_and_loaded(function, x, tracked, folder):
 
 def test_layer_as_saved_model(case, tmp_path):
     layer = case.make()
-    expected = layer(case.x)
-    loaded = saved_and_loaded(layer, case.x, layer, tmp_path / "saved")
+    expected = case.call(layer, case.x)
+    function = functools.partial(case.call, layer)
+    loaded = saved_and_loaded(function, case.x, layer, tmp_path / "saved")
     assert_same(loaded, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -120,10 +122,11 @@ def test_two_replicas_are_one(case, strategy):
     with strategy.scope():
         layer = case.make()
         layer.build(case.x.shape)
-    outputs = on_two_replicas(strategy, layer, case.x)
+    function = functools.partial(case.call, layer)
+    outputs = on_two_replicas(strategy, function, case.x)
     expected = [
         np.broadcast_to(y, joined.shape)  # One row may stand for all.
-        for y, joined in zip(tf.nest.flatten(layer(case.x)), outputs, strict=True)
+        for y, joined in zip(tf.nest.flatten(function(case.x)), outputs, strict=True)
     ]
     assert_same(outputs, expected, rtol=1e-4, atol=1e-6)
 
@@ -135,10 +138,11 @@ def test_replicas_draw_different_numbers(case, strategy):
         layer = case.make()
         layer.build(case.x.shape)
     x = tf.ones((50, 50, *case.x.shape[2:]), case.x.dtype)
-    run = tf.function(
-        lambda: strategy.run(lambda: tf.nest.flatten(layer(x, training=True))[0]),
-        autograph=False,
-    )
+
+    def drawn():
+        return tf.nest.flatten(case.call(layer, x, training=True))[0]
+
+    run = tf.function(lambda: strategy.run(drawn), autograph=False)
     first, second = strategy.experimental_local_results(run())
     assert tf.reduce_mean(tf.cast(first == second, "float32")) < 0.6
 

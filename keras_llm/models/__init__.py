@@ -6,6 +6,7 @@ from keras_llm.models.architectures import (
     count_parameters,
     decoder,
     flops_per_token,
+    skeleton,
     split_head,
 )
 from keras_llm.models.folder import (
@@ -13,7 +14,9 @@ from keras_llm.models.folder import (
     load_config,
     load_tokenizer,
     load_weights,
+    open_values,
     save,
+    save_values,
 )
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
@@ -38,6 +41,9 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "load_weights",
+    "open_values",
     "save",
+    "save_values",
+    "skeleton",
     "split_head",
 ]

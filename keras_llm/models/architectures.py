@@ -62,6 +62,20 @@ def build(config: Any, dtype: Any = None) -> keras.Model:
     return architecture(config.architecture).build(config, dtype)
 
 
+def skeleton(config: Any) -> keras.Model:
+    """Returns the model of a config without values: paths and shapes of its weights.
+
+    It takes no memory to speak of, whatever the sizes, and cannot be called.
+
+    >>> config = gpt2.GPT2Config(vocab_size=1_000_000, width=60_000, num_layers=1)
+    >>> table = skeleton(config).get_layer("token_embedding").weights[0]
+    >>> table.path, tuple(table.shape)
+    ('token_embedding/embeddings', (1000000, 60000))
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        return build(config)
+
+
 def decoder(model: keras.Model, jit: bool = False) -> Any:
     """Returns the decoder (`prefill` and `step`) over a built model's layers.
 

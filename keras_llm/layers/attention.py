@@ -5,9 +5,10 @@ from keras import ops
 
 from keras_llm.core import checks
 from keras_llm.layers.dropout import Dropout
+from keras_llm.layers.initializers import ScaledColumns
 from keras_llm.layers.linear import Linear
+from keras_llm.ops import attention, masks
 from keras_llm.ops import cache as caches
-from keras_llm.ops import masks
 from keras_llm.ops.rotary import rotary_table, rotate
 
 
@@ -16,7 +17,7 @@ class MultiHeadAttention(keras.layers.Layer):
     """Lets every token take a weighted mean of the tokens that it may see.
 
     [q, k, v] = x @ query_key_value; per head
-    y = softmax(q @ transpose(k) / sqrt(H) + bias) @ v; result = y @ output.
+    y = softmax(q @ transpose(k) * scale + bias) @ v; result = y @ output.
     Query head n reads key/value head n // (N / K). The softmax runs in float32.
 
     On JAX, where neither mask nor bias, window nor dropout is asked for, the backend's
@@ -38,6 +39,8 @@ class MultiHeadAttention(keras.layers.Layer):
         seed: Of the dropout.
         kernel_initializer: Of the fused projection [D, (N + 2 K) H].
         output_initializer: Of the output projection [N H, D]; None for the same.
+        scale: Factor on the scores; None for 1 / sqrt(H). Another factor changes
+            the queries' initial weights, so that scores begin equally large.
 
     Call arguments:
         x: Float tensor [B, T, D].
@@ -45,9 +48,9 @@ class MultiHeadAttention(keras.layers.Layer):
             the query (row) may attend to the key (column). It narrows what
             `causal` and `window` allow.
         positions: Int [B or 1, T] for the rotation; None for 0..T-1.
-        bias: Float32 [B or 1, 1, T, T], added to the scores instead of anything
-            made from `mask`, `causal` and `window`: shared by many layers, it is
-            computed once.
+        bias: Float32 [B or 1, N or 1, T, T], added to the scores instead of
+            anything made from `mask`, `causal` and `window`: shared by many layers,
+            it is computed once.
         rotary: The pair of tables [B or 1, 1, T, H] from `rotary`, likewise shared.
         training: Whether attention weights are dropped.
 
@@ -81,6 +84,7 @@ class MultiHeadAttention(keras.layers.Layer):
         seed=None,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
+        scale=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -91,6 +95,7 @@ class MultiHeadAttention(keras.layers.Layer):
             ("head_size", head_size),
             ("window", window),
             ("rotary_base", rotary_base),
+            ("scale", scale),
         ):
             if value is not None:
                 checks.check_positive(name, value)
@@ -110,6 +115,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
+        self.scale = scale
         self.supports_masking = True
 
     def build(self, x_shape):
@@ -118,12 +124,13 @@ class MultiHeadAttention(keras.layers.Layer):
         if self.head_size is None:
             checks.check_divides("num_heads", self.num_heads, "width", width)
         self._size = self.head_size or width // self.num_heads
+        self._scale = self._size**-0.5 if self.scale is None else self.scale
         if self.rotary_base is not None:
             checks.check_divides("pairs", 2, "head_size", self._size)
         self.query_key_value = Linear(
             (self.num_heads + 2 * self.key_value_heads) * self._size,
             self.use_bias,
-            self.kernel_initializer,
+            self._first_kernel(),
             name="query_key_value",
             dtype=self.dtype_policy,
         )
@@ -139,6 +146,13 @@ class MultiHeadAttention(keras.layers.Layer):
         self.dropout = Dropout(
             self.dropout_rate, self.seed, name="dropout", dtype=self.dtype_policy
         )
+
+    def _first_kernel(self):
+        if self.scale is None:
+            return self.kernel_initializer
+        columns = self.num_heads * self._size
+        factor = self._size**-0.5 / self.scale
+        return ScaledColumns(self.kernel_initializer, columns, factor)
 
     def call(
         self,
@@ -180,7 +194,8 @@ class MultiHeadAttention(keras.layers.Layer):
             values: [B, K, C, H].
             slots: From `ops.cache.slots`: where the token's key and value go; the
                 caches must hold zeros there.
-            bias: Float32 [B, 1, 1, C]: which slots the token sees, its own included.
+            bias: Float32 [B, N or 1, 1, C]: which slots the token sees, its own
+                included.
             rotary: Tables [B, 1, 1, H] at the token's position.
             compiled: Whether XLA compiles the caller.
 
@@ -221,7 +236,9 @@ class MultiHeadAttention(keras.layers.Layer):
         query, key, value = self._split(fused, rotary)
         if fused_kernel:
             heads_last = [ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value)]
-            y_BTNH = ops.dot_product_attention(*heads_last, is_causal=self.causal)
+            y_BTNH = ops.dot_product_attention(
+                *heads_last, scale=self._scale, is_causal=self.causal
+            )
         else:
             y_BNTH = self._attend(query, key, value, bias, training)
             y_BTNH = ops.transpose(y_BNTH, (0, 2, 1, 3))
@@ -246,51 +263,13 @@ class MultiHeadAttention(keras.layers.Layer):
         query, key = ops.split(rotate(both, rotary), [self.num_heads], axis=1)
         return query, key, value
 
-    def _attend(self, query_BNTH, key_BKCH, value_BKCH, bias, training, by_sums=False):
-        """Returns [B, N, T, H]; T = 1 and C = capacity while decoding.
+    def _attend(self, query, key, value, bias, training, sums=False):
+        """Returns [B, N, T, H]; T = 1 and C = capacity while decoding."""
 
-        With `by_sums` the products with keys and values are spelt as sums. XLA
-        fuses these on CPU; for a single query its batched product takes twice the
-        time (batch 8, C = 96).
-        """
-        dtype = value_BKCH.dtype
-        wide = keras.backend.result_type(dtype, "float32")
-        query = query_BNTH * self._size**-0.5
-        # The query heads of one group lie together, so [N, T] reads as
-        # [K, (N / K) T] without moving anything: each group becomes more rows of
-        # one product with the key head that it shares.
-        query = self._regroup(query, self.key_value_heads)
-        if by_sums:
-            query, key_BKCH, value_BKCH = (
-                ops.cast(x, wide) for x in (query, key_BKCH, value_BKCH)
-            )
-            scores = ops.sum(query[:, :, :, None] * key_BKCH[:, :, None], axis=-1)
-        else:
-            scores = ops.einsum("bkqh,bkch->bkqc", query, key_BKCH)
-        scores = ops.cast(self._regroup(scores, self.num_heads), wide)
-        if bias is not None:
-            # The spare axis keeps TensorFlow from fusing product and sum into one
-            # oneDNN op, which took 3 times as long as both (batch 8, C = 96).
-            bias = ops.cast(bias, wide)[:, None]
-            scores = ops.squeeze(scores[:, None] + bias, axis=1)
-        # (Keras warns of a softmax over one key, which is what a first token has.)
-        one_key = scores.shape[-1] == 1
-        weights = ops.ones_like(scores) if one_key else ops.softmax(scores, axis=-1)
-        weights = self.dropout(ops.cast(weights, dtype), training=training)
-        weights = self._regroup(weights, self.key_value_heads)
-        if by_sums:
-            weights = ops.cast(weights, wide)
-            y = ops.sum(weights[..., None] * value_BKCH[:, :, None], axis=3)
-        else:
-            y = ops.matmul(weights, value_BKCH)
-        return self._regroup(ops.cast(y, dtype), self.num_heads)
+        def drop(weights):
+            return self.dropout(weights, training=training)
 
-    def _regroup(self, x, heads):
-        """Reshapes [B, M, R, E] to [B, heads, M R / heads, E]."""
-        if self.key_value_heads == self.num_heads:
-            return x
-        _, old_heads, rows, last = ops.shape(x)
-        return ops.reshape(x, (-1, heads, old_heads * rows // heads, last))
+        return attention.attend(query, key, value, bias, self._scale, drop, sums)
 
     def _bias(self, mask, length):
         """Returns float32 [B or 1, 1, T, T], or None where all may see all."""
@@ -320,4 +299,5 @@ class MultiHeadAttention(keras.layers.Layer):
             "kernel_initializer": serialize(self.kernel_initializer),
             "output_initializer": self.output_initializer
             and serialize(self.output_initializer),
+            "scale": self.scale,
         }

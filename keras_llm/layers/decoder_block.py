@@ -1,9 +1,10 @@
-"""One pre-norm Transformer block: attention, then feed-forward."""
+"""One pre-norm Transformer block: attention, to a memory too if asked, feed-forward."""
 
 import keras
 
 from keras_llm.core import checks
 from keras_llm.layers.attention import MultiHeadAttention
+from keras_llm.layers.cross_attention import CrossAttention
 from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.norms import LayerNorm, RMSNorm
@@ -15,7 +16,9 @@ NORMS = ("layer_norm", "rms_norm")
 class DecoderBlock(keras.layers.Layer):
     """Attention and feed-forward, each normed before and added to its input.
 
-    a = x + dropout(attention(norm(x))); y = a + dropout(feed_forward(norm(a))).
+    a = x + dropout(attention(norm(x))); y = a + dropout(feed_forward(norm(a))). With
+    `cross_attention` one more branch stands between the two:
+    a + dropout(cross_attention(norm(a), memory)).
 
     Args:
         num_heads: N, the number of query heads.
@@ -23,7 +26,7 @@ class DecoderBlock(keras.layers.Layer):
         key_value_heads: K; None for N.
         head_size: H; None for D / N.
         norm: "layer_norm" or "rms_norm", which never has a bias.
-        activation: "gelu", "gelu_tanh" or "swiglu".
+        activation: As in `FeedForward`.
         rotary_base: Base of the rotary positions; None for none.
         window: Tokens in reach of each token; None for all before it.
         use_bias: Whether projections and layer norms have biases.
@@ -33,17 +36,22 @@ class DecoderBlock(keras.layers.Layer):
         seed: Of the dropouts.
         kernel_initializer: Of the projections out of the residual stream.
         output_initializer: Of the projections into it; None for the same.
+        scale: Factor on attention's scores; None for 1 / sqrt(H).
+        inner_dropout: Share of values dropped inside the feed-forward.
+        cross_attention: Whether the block attends to a memory as well.
 
     Call arguments:
         x: Float tensor [B, T, D].
         mask, positions, bias, rotary: As in `MultiHeadAttention`.
+        memory, memory_mask: As in `CrossAttention`; needed there, refused elsewhere.
         training: Whether dropout is on.
 
     Returns:
         Tensor [B, T, D].
 
     Raises:
-        ValueError: An unknown `norm`, or what the parts refuse.
+        ValueError: An unknown `norm`, a memory given or missing against
+            `cross_attention`, or what the parts refuse.
 
     Source: Radford et al. 2019, section 2.3 (pre-norm).
 
@@ -68,6 +76,9 @@ class DecoderBlock(keras.layers.Layer):
         seed=None,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
+        scale=None,
+        inner_dropout=0.0,
+        cross_attention=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -86,10 +97,13 @@ class DecoderBlock(keras.layers.Layer):
         self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
+        self.scale = scale
+        self.inner_dropout = inner_dropout
+        self.has_cross_attention = cross_attention
         self.supports_masking = True
 
-    def build(self, x_shape):
-        """Makes the norms, `attention` and `feed_forward`."""
+    def build(self, x_shape, memory_shape=None):
+        """Makes the norms, `attention`, `cross_attention` and `feed_forward`."""
         self.attention_norm = self._norm("attention_norm")
         self.feed_forward_norm = self._norm("feed_forward_norm")
         self.attention = MultiHeadAttention(
@@ -103,6 +117,7 @@ class DecoderBlock(keras.layers.Layer):
             seed=self.seed,
             kernel_initializer=_copy(self.kernel_initializer),
             output_initializer=_copy(self.output_initializer),
+            scale=self.scale,
             name="attention",
             dtype=self.dtype_policy,
         )
@@ -112,6 +127,8 @@ class DecoderBlock(keras.layers.Layer):
             self.use_bias,
             kernel_initializer=_copy(self.kernel_initializer),
             output_initializer=_copy(self.output_initializer),
+            dropout=self.inner_dropout,
+            seed=self._seed(3),
             name="feed_forward",
             dtype=self.dtype_policy,
         )
@@ -121,6 +138,26 @@ class DecoderBlock(keras.layers.Layer):
         self.attention.build(x_shape)
         self.feed_forward_norm.build(x_shape)
         self.feed_forward.build(x_shape)
+        if self.has_cross_attention:
+            self._build_cross_attention(x_shape, memory_shape)
+
+    def _build_cross_attention(self, x_shape, memory_shape):
+        self.cross_attention_norm = self._norm("cross_attention_norm")
+        self.cross_attention = CrossAttention(
+            self.num_heads,
+            self.head_size,
+            self.use_bias,
+            self.dropout,
+            self._seed(4),
+            _copy(self.kernel_initializer),
+            _copy(self.output_initializer),
+            self.scale,
+            name="cross_attention",
+            dtype=self.dtype_policy,
+        )
+        self.cross_attention_dropout = self._dropout("cross_attention_dropout", 5)
+        self.cross_attention_norm.build(x_shape)
+        self.cross_attention.build(x_shape, memory_shape)
 
     def _norm(self, name):
         if self.norm == "rms_norm":
@@ -130,14 +167,32 @@ class DecoderBlock(keras.layers.Layer):
         )
 
     def _dropout(self, name, number):
-        """Returns a dropout; `number` tells the block's dropouts apart."""
-        seed = None if self.seed is None else self.seed + number
-        return Dropout(self.dropout, seed, name=name, dtype=self.dtype_policy)
+        return Dropout(
+            self.dropout, self._seed(number), name=name, dtype=self.dtype_policy
+        )
+
+    def _seed(self, number):
+        """Returns a seed; `number` tells the block's dropouts apart."""
+        return None if self.seed is None else self.seed + number
 
     def call(
-        self, x, mask=None, positions=None, bias=None, rotary=None, training=False
+        self,
+        x,
+        mask=None,
+        positions=None,
+        bias=None,
+        rotary=None,
+        memory=None,
+        memory_mask=None,
+        training=False,
     ):
         """Returns [B, T, D]."""
+        if (memory is not None) != self.has_cross_attention:
+            raise ValueError(
+                "A block takes `memory` where cross_attention=True, and only there. "
+                f"Received: memory {'missing' if memory is None else 'given'}, "
+                f"cross_attention={self.has_cross_attention}."
+            )
         branch = self.attention(
             self.attention_norm(x),
             mask=mask,
@@ -146,26 +201,53 @@ class DecoderBlock(keras.layers.Layer):
             rotary=rotary,
             training=training,
         )
-        return self._finish(x, branch, training)
+        x = x + self.attention_dropout(branch, training=training)
+        if memory is not None:
+            branch = self.cross_attention(
+                self.cross_attention_norm(x), memory, memory_mask, training=training
+            )
+            x = x + self.cross_attention_dropout(branch, training=training)
+        return self._finish(x, training)
 
     def prefill(self, x_BTD, real_BT, capacity, bias=None, rotary=None):
         """Returns [B, T, D] and the caches, as `MultiHeadAttention.prefill`."""
         branch, keys, values = self.attention.prefill(
             self.attention_norm(x_BTD), real_BT, capacity, bias, rotary
         )
-        return self._finish(x_BTD, branch, training=False), keys, values
+        return self._finish(x_BTD + branch), keys, values
 
-    def step(self, x_BD, keys, values, slots, bias, rotary=None, compiled=False):
-        """Returns [B, D] and the caches, as `MultiHeadAttention.step`."""
+    def step(
+        self,
+        x_BD,
+        keys,
+        values,
+        slots,
+        bias,
+        rotary=None,
+        compiled=False,
+        memory=None,
+        memory_mask=None,
+    ):
+        """Returns [B, D] and the caches, as `MultiHeadAttention.step`.
+
+        `memory` is the pair of keys and values from `cross_attention.read`.
+        """
         branch, keys, values = self.attention.step(
             self.attention_norm(x_BD), keys, values, slots, bias, rotary, compiled
         )
-        return self._finish(x_BD, branch, training=False), keys, values
+        x_BD = x_BD + branch
+        if memory is not None:
+            x_BD = x_BD + self.cross_attention.attend(
+                self.cross_attention_norm(x_BD),
+                *memory,
+                memory_mask,
+                compiled=compiled,
+            )
+        return self._finish(x_BD), keys, values
 
-    def _finish(self, x, branch, training):
-        """Adds the attention's branch, then the feed-forward's."""
-        x = x + self.attention_dropout(branch, training=training)
-        branch = self.feed_forward(self.feed_forward_norm(x))
+    def _finish(self, x, training=False):
+        """Adds the feed-forward's branch."""
+        branch = self.feed_forward(self.feed_forward_norm(x), training=training)
         return x + self.feed_forward_dropout(branch, training=training)
 
     def get_config(self):
@@ -188,6 +270,9 @@ class DecoderBlock(keras.layers.Layer):
             "kernel_initializer": serialize(self.kernel_initializer),
             "output_initializer": self.output_initializer
             and serialize(self.output_initializer),
+            "scale": self.scale,
+            "inner_dropout": self.inner_dropout,
+            "cross_attention": self.has_cross_attention,
         }
 
 

@@ -11,12 +11,15 @@ from keras_llm.ops import products
 class TokenEmbedding(keras.layers.Layer):
     """Looks up a vector per token id, or scores a vector against every id.
 
-    y[t] = embeddings[id[t]]; in reverse, logits = x @ transpose(embeddings).
+    y[t] = embeddings[id[t]]; in reverse,
+    logits = logit_scale * x @ transpose(embeddings), plus `output_bias`.
 
     Args:
         vocab_size: V, the number of ids.
         width: D, the size of each vector.
         embeddings_initializer: Of the table [V, D].
+        use_output_bias: Whether logits get a bias, `output_bias` [V].
+        logit_scale: Factor on x in reverse.
 
     Call arguments:
         x: Int ids [...], or with `reverse` a float tensor [..., D].
@@ -37,34 +40,54 @@ class TokenEmbedding(keras.layers.Layer):
     TensorShape([1, 2, 11])
     """
 
-    def __init__(self, vocab_size, width, embeddings_initializer="normal", **kwargs):
+    def __init__(
+        self,
+        vocab_size,
+        width,
+        embeddings_initializer="normal",
+        use_output_bias=False,
+        logit_scale=1.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         checks.check_positive("vocab_size", vocab_size)
         checks.check_positive("width", width)
+        checks.check_positive("logit_scale", logit_scale)
         self.vocab_size = vocab_size
         self.width = width
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.use_output_bias = use_output_bias
+        self.logit_scale = logit_scale
 
     def build(self, _):
-        """Makes `embeddings` [V, D]."""
+        """Makes `embeddings` [V, D] and `output_bias` [V]."""
         self.embeddings = self.add_weight(
             name="embeddings",
             shape=(self.vocab_size, self.width),
             initializer=self.embeddings_initializer,
         )
+        self.output_bias = None
+        if self.use_output_bias:
+            # Added to the float32 logits: not to be rounded.
+            self.output_bias = self.add_weight(
+                name="output_bias",
+                shape=(self.vocab_size,),
+                initializer="zeros",
+                autocast=False,
+            )
 
     def call(self, x, reverse=False):
         """Returns vectors [..., D], or logits [..., V]."""
         if not reverse:
             vectors = ops.take(self.embeddings, x, axis=0)
             return ops.cast(vectors, self.compute_dtype)
-        x = ops.cast(x, self.compute_dtype)
         if len(x.shape) == 2:
             return self.next_token_logits(x)
+        x = self._scaled(x)
         # This spelling multiplies by the transpose without making a copy of it.
         letters = "abc"[: len(x.shape) - 1]
         subscripts = f"{letters}y,zy->{letters}z"
-        return ops.cast(ops.einsum(subscripts, x, self.embeddings), "float32")
+        return self._finish(ops.einsum(subscripts, x, self.embeddings))
 
     def next_token_logits(self, x_BD, compiled=False):
         """Returns float32 [B, V] for one vector per row, as while decoding.
@@ -74,7 +97,7 @@ class TokenEmbedding(keras.layers.Layer):
             compiled: Whether XLA compiles the caller. It reads the table fastest as
                 the left factor, and would copy what panels cut off at the end.
         """
-        x_BD = ops.cast(x_BD, self.compute_dtype)
+        x_BD = self._scaled(x_BD)
         table = ops.cast(self.embeddings, self.compute_dtype)
 
         def plain():
@@ -91,7 +114,18 @@ class TokenEmbedding(keras.layers.Layer):
         else:
             is_few = ops.logical_and(rows > 1, rows <= products.FEW_ROWS)
             logits = ops.cond(is_few, panels, plain)
-        return ops.cast(logits, "float32")
+        return self._finish(logits)
+
+    def _finish(self, logits):
+        """Returns the logits in float32, with their bias."""
+        logits = ops.cast(logits, "float32")
+        if self.output_bias is None:
+            return logits
+        return logits + ops.cast(self.output_bias, "float32")
+
+    def _scaled(self, x):
+        x = ops.cast(x, self.compute_dtype)
+        return x if self.logit_scale == 1 else x * self.logit_scale
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -102,6 +136,8 @@ class TokenEmbedding(keras.layers.Layer):
             "embeddings_initializer": keras.initializers.serialize(
                 self.embeddings_initializer
             ),
+            "use_output_bias": self.use_output_bias,
+            "logit_scale": self.logit_scale,
         }
 
 

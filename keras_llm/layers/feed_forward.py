@@ -4,9 +4,11 @@ import keras
 from keras import ops
 
 from keras_llm.core import checks
+from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.linear import Linear
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "swiglu")
+GATED = ("swiglu", "geglu_tanh")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", *GATED)
 
 
 @keras.saving.register_keras_serializable(package="keras_llm")
@@ -15,17 +17,23 @@ class FeedForward(keras.layers.Layer):
 
     gelu:      y = gelu(x @ inner) @ output, gelu(a) = a * Phi(a)
     gelu_tanh: the same with the tanh approximation of Phi, as GPT-2 has it
+    relu:      y = max(x @ inner, 0) @ output
     swiglu:    y = (silu(gate) * up) @ output, [gate, up] = x @ inner
+    geglu_tanh: the same with the tanh approximation of gelu in place of silu
 
     Args:
         inner_dim: F, the width between the projections.
-        activation: "gelu", "gelu_tanh" or "swiglu".
+        activation: "gelu", "gelu_tanh", "relu", "swiglu" or "geglu_tanh".
         use_bias: Whether both projections add a bias.
         kernel_initializer: Of the first kernel.
         output_initializer: Of the second kernel; None for the same.
+        dropout: Share of what enters the second projection that is dropped while
+            training.
+        seed: Of the dropout.
 
     Call arguments:
         x: Float tensor [..., D].
+        training: Whether to drop.
 
     Returns:
         Tensor [..., D] in the layer's compute dtype.
@@ -34,7 +42,7 @@ class FeedForward(keras.layers.Layer):
         ValueError: `inner_dim` is not positive or `activation` is unknown.
 
     Source: Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415; Shazeer
-    2020, eq. 6, https://arxiv.org/abs/2002.05202.
+    2020, eq. 5 and 6, https://arxiv.org/abs/2002.05202.
 
     >>> FeedForward(16, activation="swiglu")(np.ones((2, 3, 4))).shape
     TensorShape([2, 3, 4])
@@ -47,6 +55,8 @@ class FeedForward(keras.layers.Layer):
         use_bias=True,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
+        dropout=0.0,
+        seed=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -57,14 +67,15 @@ class FeedForward(keras.layers.Layer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
+        self.dropout_rate = dropout
+        self.seed = seed
         self.supports_masking = True
 
     def build(self, x_shape):
         """Makes the projections `inner` and `output`."""
-        gated = self.activation == "swiglu"
         # Gate and up lie side by side in one kernel: one product instead of two.
         self.inner = Linear(
-            self.inner_dim * (2 if gated else 1),
+            self.inner_dim * (2 if self.activation in GATED else 1),
             self.use_bias,
             self.kernel_initializer,
             name="inner",
@@ -77,18 +88,28 @@ class FeedForward(keras.layers.Layer):
             name="output",
             dtype=self.dtype_policy,
         )
+        self.dropout = Dropout(
+            self.dropout_rate, self.seed, name="dropout", dtype=self.dtype_policy
+        )
         self.inner.build(x_shape)
         self.output_projection.build((*x_shape[:-1], self.inner_dim))
 
-    def call(self, x):
+    def call(self, x, training=False):
         """Returns [..., D]."""
-        x = self.inner(x)
-        if self.activation == "swiglu":
+        x = self._activate(self.inner(x))
+        return self.output_projection(self.dropout(x, training=training))
+
+    def _activate(self, x):
+        """Returns [..., F]."""
+        approximate = self.activation.endswith("_tanh")
+        if self.activation in GATED:
             gate, up = ops.split(x, 2, axis=-1)
-            x = ops.silu(gate) * up
-        else:
-            x = ops.gelu(x, approximate=self.activation == "gelu_tanh")
-        return self.output_projection(x)
+            if self.activation == "swiglu":
+                return ops.silu(gate) * up
+            return ops.gelu(gate, approximate) * up
+        if self.activation == "relu":
+            return ops.relu(x)
+        return ops.gelu(x, approximate)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -101,4 +122,6 @@ class FeedForward(keras.layers.Layer):
             "kernel_initializer": serialize(self.kernel_initializer),
             "output_initializer": self.output_initializer
             and serialize(self.output_initializer),
+            "dropout": self.dropout_rate,
+            "seed": self.seed,
         }

@@ -9,6 +9,8 @@ from keras_llm.models.architectures import (
     skeleton,
     split_head,
 )
+from keras_llm.models.bert import BertConfig, build_bert
+from keras_llm.models.electra import ElectraConfig, build_electra, discriminator
 from keras_llm.models.folder import (
     load,
     load_config,
@@ -21,21 +23,31 @@ from keras_llm.models.folder import (
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
+from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
+from keras_llm.models.transfer import transfer_weights
 
 __all__ = [
     "ARCHITECTURES",
+    "BertConfig",
+    "ElectraConfig",
     "GPT2Config",
     "GPT2Decoder",
     "LSTMLMConfig",
     "LSTMLMDecoder",
     "LlamaConfig",
     "LlamaDecoder",
+    "T5Config",
+    "T5Decoder",
     "build",
+    "build_bert",
+    "build_electra",
     "build_gpt2",
     "build_llama",
     "build_lstm_lm",
+    "build_t5",
     "count_parameters",
     "decoder",
+    "discriminator",
     "flops_per_token",
     "load",
     "load_config",
@@ -46,4 +58,5 @@ __all__ = [
     "save_values",
     "skeleton",
     "split_head",
+    "transfer_weights",
 ]

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_llm.core import Config, checks
-from keras_llm.models import gpt2, llama, lstm_lm, transformer
+from keras_llm.models import (
+    bert,
+    electra,
+    gpt2,
+    heads,
+    llama,
+    lstm_lm,
+    t5,
+    transformer,
+)
 
 
 class Architecture(NamedTuple):
@@ -15,11 +24,15 @@ class Architecture(NamedTuple):
 
     config: type[Config]
     build: Callable[..., keras.Model]
-    decoder: Callable[[keras.Model, bool], Any]
+    decoder: Callable[[keras.Model, bool], Any] | None  # None: it writes no text.
     forward_flops: Callable[[Any, int], int]  # (config, context) -> per token.
 
 
 ARCHITECTURES = {
+    "bert": Architecture(bert.BertConfig, bert.build_bert, None, bert.forward_flops),
+    "electra": Architecture(
+        electra.ElectraConfig, electra.build_electra, None, electra.forward_flops
+    ),
     "gpt2": Architecture(
         gpt2.GPT2Config, gpt2.build_gpt2, gpt2.GPT2Decoder, transformer.forward_flops
     ),
@@ -35,6 +48,7 @@ ARCHITECTURES = {
         lstm_lm.LSTMLMDecoder,
         lstm_lm.forward_flops,
     ),
+    "t5": Architecture(t5.T5Config, t5.build_t5, t5.T5Decoder, t5.forward_flops),
 }
 
 
@@ -82,19 +96,37 @@ def decoder(model: keras.Model, jit: bool = False) -> Any:
     Args:
         model: A model from `build` or `load`.
         jit: Whether the caller compiles `step` with XLA.
+
+    Raises:
+        ValueError: The architecture reads text and writes none.
     """
-    return architecture(model.config.architecture).decoder(model, jit)
+    make = architecture(model.config.architecture).decoder
+    if make is None:
+        writers = [name for name, known in ARCHITECTURES.items() if known.decoder]
+        raise ValueError(
+            "Only a model that predicts the next token can write text. Received: "
+            f"architecture={model.config.architecture!r}. Those that can: {writers}."
+        )
+    return make(model, jit)
 
 
 def split_head(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any]]:
     """Splits a model before its output projection.
 
     Returns:
-        The trunk, from token ids [B, T] to hidden states [B, T, D], and the
+        The trunk, from the model's inputs to hidden states [B, T, D], and the
         function from hidden states [..., D] to float32 logits [..., V]. A loss can
-        so project a piece of the sequence at a time.
+        so project a piece of the sequence at a time, or its masked tokens alone.
+
+    Raises:
+        ValueError: A BERT whose head is not "masked_lm", or an ELECTRA, which runs
+            its head over masked tokens as it is.
     """
-    trunk = keras.Model(model.input, model.get_layer("final_norm").output)
+    names = [layer.name for layer in model.layers]
+    last = "final_dropout" if "final_dropout" in names else "final_norm"
+    trunk = keras.Model(model.input, model.get_layer(last).output)
+    if model.config.architecture in ("bert", "electra"):
+        return trunk, heads.built_masked_lm_head(model)
     return trunk, transformer.output_head(model)
 
 

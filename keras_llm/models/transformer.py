@@ -25,12 +25,13 @@ def check_sizes(config) -> None:
             f"Received: dropout={config.dropout}."
         )
     checks.check_not_negative("epsilon", config.epsilon)
-    if config.separator_id is not None:
-        checks.check_not_negative("separator_id", config.separator_id)
-        if config.vocab_size and not config.separator_id < config.vocab_size:
+    separator_id = getattr(config, "separator_id", None)
+    if separator_id is not None:
+        checks.check_not_negative("separator_id", separator_id)
+        if config.vocab_size and not separator_id < config.vocab_size:
             raise ValueError(
                 "`separator_id` must be an id of the vocabulary. Received: "
-                f"separator_id={config.separator_id}, vocab_size={config.vocab_size}."
+                f"separator_id={separator_id}, vocab_size={config.vocab_size}."
             )
 
 

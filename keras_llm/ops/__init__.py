@@ -4,10 +4,12 @@ Each module is one subject; see `docs/notation.md` for the shape letters.
 """
 
 from keras_llm.ops import (
+    attention,
     cache,
     in_place,
     losses,
     lstm,
+    masked_tokens,
     masks,
     random,
     replica,
@@ -16,10 +18,12 @@ from keras_llm.ops import (
 )
 
 __all__ = [
+    "attention",
     "cache",
     "in_place",
     "losses",
     "lstm",
+    "masked_tokens",
     "masks",
     "random",
     "replica",

@@ -168,9 +168,17 @@ def greedy(model, row):
     return row[-NEW:]
 
 
+def write(name, weights, result):
+    """Writes one subject's weights and answers."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    weights = {key: np.ascontiguousarray(value) for key, value in weights.items()}
+    safetensors.numpy.save_file(weights, OUT / f"{name}.safetensors")
+    np.savez_compressed(OUT / f"{name}.npz", **result)
+    print(name, "loss", result["loss"], "gradient norm", result["gradient_norm"])
+
+
 def main():
     """Writes every file."""
-    OUT.mkdir(parents=True, exist_ok=True)
     subjects = {
         "gpt2": gpt2(),
         "llama": llama(),
@@ -178,11 +186,7 @@ def main():
         "mistral": llama(window=5),
     }
     for name, (model, weights) in subjects.items():
-        weights = {key: np.ascontiguousarray(value) for key, value in weights.items()}
-        safetensors.numpy.save_file(weights, OUT / f"{name}.safetensors")
-        result = answers(model)
-        np.savez_compressed(OUT / f"{name}.npz", **result)
-        print(name, "loss", result["loss"], "gradient norm", result["gradient_norm"])
+        write(name, weights, answers(model))
 
 
 if __name__ == "__main__":

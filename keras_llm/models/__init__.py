@@ -21,7 +21,7 @@ from keras_llm.models.folder import (
     save_values,
 )
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
-from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
+from keras_llm.models.llama import LlamaConfig, LlamaDecoder, RotaryScaling, build_llama
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
 from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
 from keras_llm.models.transfer import transfer_weights
@@ -36,6 +36,7 @@ __all__ = [
     "LSTMLMDecoder",
     "LlamaConfig",
     "LlamaDecoder",
+    "RotaryScaling",
     "T5Config",
     "T5Decoder",
     "build",

@@ -3,11 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_llm.convert import gpt2
+from keras_llm.convert import gemma, gpt2, llama, qwen
 from keras_llm.convert.family import Family, UnsupportedModelError
 
 # Where a config of ours fits several, the first is written.
-FAMILIES: tuple[Family, ...] = (gpt2.FAMILY,)
+FAMILIES: tuple[Family, ...] = (
+    gpt2.FAMILY,
+    llama.LLAMA,
+    llama.MISTRAL,
+    qwen.QWEN2,
+    qwen.QWEN3,
+    gemma.GEMMA,
+    gemma.GEMMA2,
+)
 
 
 def family_of(values: Mapping[str, Any]) -> Family:

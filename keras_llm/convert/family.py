@@ -10,6 +10,7 @@ from keras_llm.core import Config
 
 ANY = object()
 _REQUIRED = object()
+_MOST_LAYERS = 10_000
 
 # Fields of any family that change no answer of the model: whose file it is, how it
 # was first initialised, and what generation or training took by default. The
@@ -74,6 +75,21 @@ class Field:
     def write(self, config: Any) -> dict[str, Any]:
         """Returns the field as they have it."""
         return {self.theirs: getattr(config, self.ours)}
+
+
+def num_layers(values: Mapping[str, Any]) -> int:
+    """Returns their number of layers, where what follows makes a list of that length.
+
+    Raises:
+        UnsupportedModelError: It is no number of layers.
+    """
+    layers = values.get("num_hidden_layers")
+    if type(layers) is not int or not 0 < layers <= _MOST_LAYERS:
+        raise UnsupportedModelError(
+            f"`num_hidden_layers` must lie from 1 to {_MOST_LAYERS}. "
+            f"Received: {layers!r}."
+        )
+    return layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,15 +170,22 @@ class Family:
             rest.pop(name, None)
         for name, wanted in {**self.fixed, **self.obsolete}.items():
             value = rest.pop(name, wanted)
-            known = type(value) is type(wanted) and value == wanted
-            if not (known or wanted is ANY):
+            # True is no 1 here, but 0 is 0.0.
+            same_kind = isinstance(value, bool) == isinstance(wanted, bool)
+            if not (wanted is ANY or (same_kind and value == wanted)):
                 raise UnsupportedModelError(
                     f"`{name}` must be {wanted!r}: our `{self.config.architecture}` "
                     f"does nothing else. Received: {name}={value!r}."
                 )
         ours = dict(self.always)
         for field in self.fields:
-            ours |= field.read(rest)
+            try:
+                ours |= field.read(rest)
+            except (AttributeError, KeyError, TypeError) as error:
+                raise UnsupportedModelError(
+                    f"The config of a {self.model_type!r} has a field of another kind "
+                    f"than is known: {type(error).__name__} {error}."
+                ) from error
         if rest:
             listed = ", ".join(f"{name}={value!r}" for name, value in rest.items())
             raise UnsupportedModelError(

@@ -20,6 +20,7 @@ from keras_llm.models.folder import (
     save,
     save_values,
 )
+from keras_llm.models.gemma import GemmaConfig, GemmaDecoder, build_gemma
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, RotaryScaling, build_llama
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
@@ -32,6 +33,8 @@ __all__ = [
     "ElectraConfig",
     "GPT2Config",
     "GPT2Decoder",
+    "GemmaConfig",
+    "GemmaDecoder",
     "LSTMLMConfig",
     "LSTMLMDecoder",
     "LlamaConfig",
@@ -42,6 +45,7 @@ __all__ = [
     "build",
     "build_bert",
     "build_electra",
+    "build_gemma",
     "build_gpt2",
     "build_llama",
     "build_lstm_lm",

@@ -10,6 +10,7 @@ from keras_llm.core import Config, checks
 from keras_llm.models import (
     bert,
     electra,
+    gemma,
     gpt2,
     heads,
     llama,
@@ -32,6 +33,12 @@ ARCHITECTURES = {
     "bert": Architecture(bert.BertConfig, bert.build_bert, None, bert.forward_flops),
     "electra": Architecture(
         electra.ElectraConfig, electra.build_electra, None, electra.forward_flops
+    ),
+    "gemma": Architecture(
+        gemma.GemmaConfig,
+        gemma.build_gemma,
+        gemma.GemmaDecoder,
+        transformer.forward_flops,
     ),
     "gpt2": Architecture(
         gpt2.GPT2Config, gpt2.build_gpt2, gpt2.GPT2Decoder, transformer.forward_flops

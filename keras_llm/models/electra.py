@@ -54,14 +54,14 @@ class ElectraConfig(Config):
                 f"generator_fraction={self.generator_fraction}."
             )
         width, heads_, _ = self._generator_sizes()
-        checks.check_divides("generator's num_heads", heads_, "generator's width", width)
+        checks.check_divides(
+            "generator's num_heads", heads_, "generator's width", width
+        )
 
     @property
     def discriminator(self) -> bert.BertConfig:
         """The discriminator as a BERT that gives a vector a row."""
-        return self._bert(
-            "embed", self.width, self.num_heads, self.feed_forward_width
-        )
+        return self._bert("embed", self.width, self.num_heads, self.feed_forward_width)
 
     @property
     def generator(self) -> bert.BertConfig:

@@ -85,9 +85,17 @@ def output_head(model: keras.Model, compiled: bool = False):
         head = model.get_layer("head")
         return lambda hidden: ops.cast(head(hidden), "float32")
     embedding = model.get_layer("token_embedding")
+    soft_cap = getattr(model.config, "logit_soft_cap", None)
     if compiled:
-        return lambda hidden_BD: embedding.next_token_logits(hidden_BD, compiled=True)
-    return lambda hidden: embedding(hidden, reverse=True)
+        return lambda hidden_BD: soft_capped(
+            embedding.next_token_logits(hidden_BD, compiled=True), soft_cap
+        )
+    return lambda hidden: soft_capped(embedding(hidden, reverse=True), soft_cap)
+
+
+def soft_capped(logits, soft_cap: float | None):
+    """Returns logits bounded to -soft_cap..soft_cap by a tanh; None for no bound."""
+    return logits if soft_cap is None else soft_cap * ops.tanh(logits / soft_cap)
 
 
 def forward_flops(config, context: int) -> int:
@@ -100,7 +108,7 @@ def forward_flops(config, context: int) -> int:
     heads, width = config.num_heads, config.width
     size = getattr(config, "head_size", None) or width // heads
     shared = getattr(config, "key_value_heads", None) or heads
-    gated = 3 if config.architecture == "llama" else 2
+    gated = 3 if config.architecture in ("gemma", "llama") else 2
     per_layer = width * size * (2 * heads + 2 * shared)
     per_layer += gated * width * config.inner_dim
     per_layer += 2 * heads * size * context
@@ -138,6 +146,22 @@ class TransformerDecoder(abc.ABC):
     def embed(self, token_ids, positions):
         """Returns what enters the first block; positions count per document."""
 
+    def prefill_layout(self, token_ids):
+        """Returns positions [B or 1, T] and each block's bias [B or 1, 1, T, T]."""
+        positions, bias = self.documents(token_ids)
+        return positions, [bias] * self.config.num_layers
+
+    def step_biases(self, position, capacity, start):
+        """Returns each block's bias [B, 1, 1, C].
+
+        Args:
+            position: Int32 [B], the slot of the current token.
+            capacity: C.
+            start: Int32 [B], the current document's first slot; None for 0.
+        """
+        bias = masks.as_bias(masks.cached(position, capacity, self.window, start))
+        return [bias] * self.config.num_layers
+
     def prefill(self, token_ids, lengths, capacity):
         """Runs right-padded prompts.
 
@@ -156,14 +180,14 @@ class TransformerDecoder(abc.ABC):
         lengths = ops.cast(lengths, "int32")
         length = ops.shape(token_ids)[1]
         time_1T = ops.arange(length, dtype="int32")[None]
-        positions, bias = self.documents(token_ids)
+        positions, biases = self.prefill_layout(token_ids)
         rotary = self.blocks[0].attention.rotary(time_1T)
         real_BT = masks.real_tokens(lengths, length)
         x = self.embed(token_ids, positions)
         state = {}
         for i, block in enumerate(self.blocks):
             x, state[f"keys_{i}"], state[f"values_{i}"] = block.prefill(
-                x, real_BT, capacity, bias, rotary
+                x, real_BT, capacity, biases[i], rotary
             )
         last = ops.maximum(lengths - 1, 0)[:, None]
         hidden_BD = ops.take_along_axis(x, last[:, :, None], axis=1)[:, 0]
@@ -194,14 +218,14 @@ class TransformerDecoder(abc.ABC):
             start = ops.where(opens, position, start)
         # All that depends on the position alone, once for all blocks.
         slots = caches.slots(position, heads)
-        bias = masks.as_bias(masks.cached(position, capacity, self.window, start))
+        biases = self.step_biases(position, capacity, start)
         rotary = self.blocks[0].attention.rotary(position[:, None])
         x = self.embed(token_ids, position if start is None else position - start)
         new_state = {}
         for i, block in enumerate(self.blocks):
             keys, values = f"keys_{i}", f"values_{i}"
             x, new_state[keys], new_state[values] = block.step(
-                x, state[keys], state[values], slots, bias, rotary, self.jit
+                x, state[keys], state[values], slots, biases[i], rotary, self.jit
             )
         new_state["position"] = position + 1
         if start is not None:

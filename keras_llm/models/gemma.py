@@ -114,7 +114,12 @@ def build_gemma(config: GemmaConfig, dtype=None) -> keras.Model:
     check_buildable(config)
     # Layers.
     token_embedding = TokenEmbedding(
-        config.vocab_size, config.width, normal(), name="token_embedding", dtype=dtype
+        config.vocab_size,
+        config.width,
+        normal(),
+        vector_scale=config.width**0.5,
+        name="token_embedding",
+        dtype=dtype,
     )
     documents = DocumentLayout(config.separator_id, name="documents", dtype=dtype)
     near_documents = DocumentLayout(
@@ -127,13 +132,12 @@ def build_gemma(config: GemmaConfig, dtype=None) -> keras.Model:
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     _, bias = documents(token_ids)
     _, near_bias = near_documents(token_ids)
-    x = dropout(token_embedding(token_ids) * config.width**0.5)
+    x = dropout(token_embedding(token_ids))
     for i, block in enumerate(blocks):
         x = block(x, bias=bias if config.is_full(i) else near_bias)
     logits = token_embedding(final_norm(x), reverse=True)
-    model = keras.Model(
-        token_ids, soft_capped(logits, config.logit_soft_cap), name="gemma"
-    )
+    logits = soft_capped(logits, config.logit_soft_cap)
+    model = keras.Model(token_ids, logits, name="gemma")
     model.config = config
     return model
 
@@ -172,7 +176,7 @@ class GemmaDecoder(TransformerDecoder):
     def embed(self, token_ids, positions):
         """Returns [..., D]: the tokens' vectors; attention rotates by position."""
         del positions
-        return self.token_embedding(token_ids) * self.config.width**0.5
+        return self.token_embedding(token_ids)
 
     def prefill_layout(self, token_ids):
         """Returns positions [B or 1, T] and each block's bias [B or 1, 1, T, T]."""

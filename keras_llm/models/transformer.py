@@ -95,7 +95,11 @@ def output_head(model: keras.Model, compiled: bool = False):
 
 def soft_capped(logits, soft_cap: float | None):
     """Returns logits bounded to -soft_cap..soft_cap by a tanh; None for no bound."""
-    return logits if soft_cap is None else soft_cap * ops.tanh(logits / soft_cap)
+    if soft_cap is None:
+        return logits
+    # (Keras takes the product of a symbolic tensor and a number for a sparse one.)
+    cap = ops.convert_to_tensor(soft_cap, "float32")
+    return cap * ops.tanh(logits / cap)
 
 
 def forward_flops(config, context: int) -> int:

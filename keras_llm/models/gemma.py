@@ -171,7 +171,7 @@ class GemmaDecoder(TransformerDecoder):
 
     def __init__(self, model: keras.Model, jit: bool = False):
         super().__init__(model, jit)
-        self.near_documents = model.get_layer("near_documents")
+        self.all_documents = DocumentLayout(self.config.separator_id)
 
     def embed(self, token_ids, positions):
         """Returns [..., D]: the tokens' vectors; attention rotates by position."""
@@ -180,16 +180,15 @@ class GemmaDecoder(TransformerDecoder):
 
     def prefill_layout(self, token_ids):
         """Returns positions [B or 1, T] and each block's bias [B or 1, 1, T, T]."""
-        positions, bias = self.documents(token_ids)
-        _, near_bias = self.near_documents(token_ids)
+        _, near_bias = self.documents(token_ids)
+        positions, bias = self.all_documents(token_ids)
         return positions, self._by_block(bias, near_bias)
 
     def step_biases(self, position, capacity, start):
         """Returns each block's bias [B, 1, 1, C]."""
-        window = self.config.window
         return self._by_block(
             masks.as_bias(masks.cached(position, capacity, None, start)),
-            masks.as_bias(masks.cached(position, capacity, window, start)),
+            masks.as_bias(masks.cached(position, capacity, self.window, start)),
         )
 
     def _by_block(self, bias, near_bias):

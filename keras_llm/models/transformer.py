@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_llm.core import checks
+from keras_llm.layers import DocumentLayout
 from keras_llm.ops import cache as caches
 from keras_llm.ops import masks
 
@@ -141,10 +142,10 @@ class TransformerDecoder(abc.ABC):
             model.get_layer(f"block_{i}") for i in range(self.config.num_layers)
         ]
         self.token_embedding = model.get_layer("token_embedding")
-        self.documents = model.get_layer("documents")
+        self.window = getattr(self.config, "window", None)
+        self.documents = DocumentLayout(self.config.separator_id, self.window)
         self.final_norm = model.get_layer("final_norm")
         self.project = output_head(model, jit)
-        self.window = getattr(self.config, "window", None)
 
     @abc.abstractmethod
     def embed(self, token_ids, positions):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from keras_llm.convert.weights import Weight
-from keras_llm.core import Config
 
 ANY = object()
 _REQUIRED = object()
@@ -122,7 +121,7 @@ class Family:
         model_class: Their class with a language model's head.
         trunk_class: Their class without; its files leave `prefix` out.
         prefix: What their names of the trunk's tensors begin with.
-        config: Our config class.
+        config: Our config class, a `core.Config`.
         fields: The parts of the config that are translated.
         always: Fields of ours that this family never varies, with their values.
         fixed: Fields of theirs that ours does not vary, with the value that says
@@ -140,7 +139,7 @@ class Family:
     model_class: str
     trunk_class: str
     prefix: str
-    config: type[Config]
+    config: Any
     fields: tuple[Translation, ...]
     always: Mapping[str, Any]
     fixed: Mapping[str, Any]
@@ -206,16 +205,24 @@ class Family:
             getattr(config, name) == value for name, value in self.always.items()
         )
 
-    def write_config(self, config: Any) -> dict[str, Any]:
-        """Returns their config from ours, in the order of the alphabet."""
+    def write_config(
+        self, config: Any, dtype: str, end_id: int | None
+    ) -> dict[str, Any]:
+        """Returns their config from ours, in the order of the alphabet.
+
+        Args:
+            config: Ours.
+            dtype: Of the tensors beside it.
+            end_id: The tokenizer's id that opens documents and ends a text, if any.
+        """
         theirs = {
             "architectures": [self.model_class],
             "model_type": self.model_type,
-            "dtype": "float32",
+            "dtype": dtype,
             "initializer_range": 0.02,
             "use_cache": True,
-            "bos_token_id": None,
-            "eos_token_id": None,
+            "bos_token_id": end_id,
+            "eos_token_id": end_id,
             "pad_token_id": None,
             **self.fixed,
             **self.silent,

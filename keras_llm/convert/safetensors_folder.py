@@ -4,6 +4,7 @@ Nothing else is opened: no pickle, no file that lies elsewhere.
 """
 
 import contextlib
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +13,18 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from keras_llm.core import CorruptFolderError, read_json, write_json, write_tensors
+from keras_llm.core import (
+    CorruptFolderError,
+    check_free_space,
+    read_json,
+    write_json,
+    write_tensors,
+)
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_BYTES = {"float32": 4, "bfloat16": 2}
 _READABLE = ("F32", "F16", "BF16")
 # Transformers refuses a file whose header does not say so.
 _METADATA = {"format": "pt"}
@@ -152,45 +160,47 @@ def write_shards(
     folder: pathlib.Path,
     shapes: Mapping[str, tuple[int, ...]],
     tensors: Iterable[tuple[str, np.ndarray]],
+    dtype: str,
     shard_bytes: int,
 ) -> None:
-    """Writes float32 tensors as `model.safetensors`, or as shards with an index.
+    """Writes tensors as `model.safetensors`, or as shards with an index.
 
     Args:
         folder: An existing folder.
         shapes: Name to shape of every tensor, in the order of `tensors`.
         tensors: Yields (name, values); one is held in memory at a time.
+        dtype: "float32" or "bfloat16".
         shard_bytes: Most bytes of a file, unless one tensor alone has more.
     """
-    groups = _groups(shapes, shard_bytes)
+    sizes = {name: _BYTES[dtype] * math.prod(shape) for name, shape in shapes.items()}
+    check_free_space(folder, sum(sizes.values()))
+    groups = _groups(sizes, shard_bytes)
     if len(groups) == 1:
-        write_tensors(folder / _SINGLE, shapes, tensors, metadata=_METADATA)
+        write_tensors(folder / _SINGLE, shapes, tensors, dtype, _METADATA)
         return
     source = iter(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(groups, start=1):
         shard = f"model-{number:05}-of-{len(groups):05}.safetensors"
         part = (next(source) for _ in names)
         own_shapes = {name: shapes[name] for name in names}
-        write_tensors(folder / shard, own_shapes, part, metadata=_METADATA)
+        write_tensors(folder / shard, own_shapes, part, dtype, _METADATA)
         weight_map |= dict.fromkeys(names, shard)
-    total = sum(map(_num_bytes, shapes.values()))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / _INDEX, index)
+    totals = {
+        "total_parameters": sum(map(math.prod, shapes.values())),
+        "total_size": sum(sizes.values()),
+    }
+    write_json(folder / _INDEX, {"metadata": totals, "weight_map": weight_map})
 
 
-def _groups(shapes: Mapping[str, tuple[int, ...]], shard_bytes: int) -> list[list[str]]:
-    """Returns names in order, cut so that no group has more than `shard_bytes`."""
+def _groups(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """Returns names in order, cut where a group would have more than `most` bytes."""
     groups: list[list[str]] = [[]]
-    room = shard_bytes
-    for name, shape in shapes.items():
-        if groups[-1] and _num_bytes(shape) > room:
+    room = most
+    for name, size in sizes.items():
+        if groups[-1] and size > room:
             groups.append([])
-            room = shard_bytes
+            room = most
         groups[-1].append(name)
-        room -= _num_bytes(shape)
+        room -= size
     return groups
-
-
-def _num_bytes(shape: tuple[int, ...]) -> int:
-    return int(4 * np.prod(shape, dtype=np.int64))

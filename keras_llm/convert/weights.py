@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 
@@ -50,3 +51,17 @@ class Weight:
 
     def _sizes(self, size: int) -> tuple[int, ...]:
         return self.sizes or (size // len(self.theirs),) * len(self.theirs)
+
+
+def shapes_of_theirs(
+    weights: list[Weight], model: keras.Model
+) -> dict[str, tuple[int, ...]]:
+    """Returns name to shape of all their tensors, for a model of ours."""
+    shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
+    return {
+        name: shape
+        for weight in weights
+        for name, shape in zip(
+            weight.theirs, weight.their_shapes(shapes[weight.ours]), strict=True
+        )
+    }

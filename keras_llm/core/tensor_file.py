@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-_CODE = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_CODE = {"float32": "F32", "bfloat16": "BF16"}
 _HEADER_ALIGNMENT = 8
 
 
@@ -24,7 +24,7 @@ def write_tensors(
         path: The file to write.
         shapes: Name to shape of every tensor, in the order of the file.
         tensors: Yields (name, values) in that order; values are cast to `dtype`.
-        dtype: "float32", "float16" or "bfloat16", of all tensors.
+        dtype: "float32" or "bfloat16", of all tensors.
         metadata: Strings to keep in the file's header.
 
     Raises:

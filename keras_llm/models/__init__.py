@@ -12,6 +12,7 @@ from keras_llm.models.architectures import (
 from keras_llm.models.bert import BertConfig, build_bert
 from keras_llm.models.electra import ElectraConfig, build_electra, discriminator
 from keras_llm.models.folder import (
+    has_tokenizer,
     load,
     load_config,
     load_tokenizer,
@@ -54,6 +55,7 @@ __all__ = [
     "decoder",
     "discriminator",
     "flops_per_token",
+    "has_tokenizer",
     "load",
     "load_config",
     "load_tokenizer",

@@ -196,6 +196,11 @@ def _open(model, path):
         raise CorruptFolderError(f"{path} is no safetensors file: {error}.") from error
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Returns whether a model folder holds a tokenizer."""
+    return (pathlib.Path(folder) / _TOKENIZER).is_dir()
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Returns the tokenizer of a model folder.
 
@@ -204,12 +209,11 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from keras_llm import tokenizers  # Text ops: not needed for the model alone.
 
-    path = pathlib.Path(folder) / _TOKENIZER
-    if not path.is_dir():
+    if not has_tokenizer(folder):
         raise FileNotFoundError(
             f"This model was saved without a tokenizer. Received: {folder}."
         )
-    return tokenizers.load(path)
+    return tokenizers.load(pathlib.Path(folder) / _TOKENIZER)
 
 
 def _check_fit(weights, file, path):

@@ -41,7 +41,7 @@ class Rotary:
     def read(self, values: dict[str, Any]) -> dict[str, Any]:
         """Returns `rotary_base`, and `rotary_scaling` where ours has that."""
         given = [values.pop(name, None) for name in ("rope_parameters", "rope_scaling")]
-        parts = [dict(part) for part in given if part is not None]
+        parts = [{**part} for part in given if part is not None]
         bases = [part.pop("rope_theta") for part in parts if "rope_theta" in part]
         if values.get("rope_theta") is not None:
             bases.append(values["rope_theta"])

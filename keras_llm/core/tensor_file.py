@@ -57,7 +57,8 @@ def write_tensors(
                     "Tensors must come in the order and with the shapes announced. "
                     f"Received: {name!r} of shape {values.shape} for {path}."
                 )
-            file.write(np.ascontiguousarray(values, number_type).data.cast("B"))
+            flat = np.ascontiguousarray(values, number_type).reshape(-1)
+            file.write(flat.view("uint8").data)
     if next(announced, None) is not None:
         raise ValueError(f"Fewer tensors came than were announced for {path}.")
 

@@ -7,12 +7,16 @@ from keras_llm.core.checks import check_choice
 from keras_llm.tokenizers.byte_bpe_tokenizer import ByteBPETokenizer
 from keras_llm.tokenizers.byte_tokenizer import ByteTokenizer
 from keras_llm.tokenizers.character_tokenizer import CharacterTokenizer
+from keras_llm.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from keras_llm.tokenizers.tokenizer import Tokenizer, read_description
+from keras_llm.tokenizers.wordpiece_tokenizer import WordPieceTokenizer
 
 _CLASSES: tuple[type[Tokenizer], ...] = (
     ByteTokenizer,
     CharacterTokenizer,
     ByteBPETokenizer,
+    WordPieceTokenizer,
+    SentencePieceTokenizer,
 )
 
 

@@ -25,13 +25,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm.tokenizers import unicode_classes
+from keras_llm.tokenizers.joined_texts import HIGH_BITS, join_texts
 from keras_llm.tokenizers.utf8 import (
     LEAD_BYTES,
     decode_wide_characters,
     find_in_pages,
     share_pages,
 )
-from keras_llm.tokenizers.word_table import BLOCK_BYTES
 
 # Letters that contractions are made of have codes of their own.
 (
@@ -59,7 +59,6 @@ _IS_SPACE = np.isin(
 )
 # What starts at a byte; the last two are also the contraction's length.
 _NOTHING, _WORD, _SHORT_CONTRACTION, _LONG_CONTRACTION = range(4)
-_HIGH_BITS = np.frombuffer(b"\x80" * BLOCK_BYTES, np.int64)[0]
 
 
 class Words(NamedTuple):
@@ -74,22 +73,14 @@ class Words(NamedTuple):
 
 def split_words(strings_B: tf.Tensor) -> Words:
     """Splits texts, strings [B], by GPT-2's pattern."""
-    joined = tf.strings.reduce_join(
-        tf.concat([[""], strings_B, [""]], axis=0), separator="\0"
-    )
-    separator_B = tf.cumsum(tf.concat([[0], tf.strings.length(strings_B) + 1], axis=0))
-    num_bytes = separator_B[-1] + 1
-    blocks = tf.io.decode_raw(
-        joined, tf.int64, fixed_length=(num_bytes // BLOCK_BYTES + 3) * BLOCK_BYTES
-    )
-    bytes_P = tf.reshape(tf.bitcast(blocks, tf.uint8), [-1])[:num_bytes]
+    blocks, bytes_P, separator_B = join_texts(strings_B)
     codes_P = tf.tensor_scatter_nd_update(
         tf.gather(_BYTE_CODES, tf.cast(bytes_P, tf.int32)),
         separator_B[:, tf.newaxis],
         tf.fill(tf.shape(separator_B), tf.constant(_EDGE, tf.uint8)),
     )
     codes_P = tf.cond(
-        tf.reduce_any(tf.bitwise.bitwise_and(blocks, _HIGH_BITS) != 0),
+        tf.reduce_any(tf.bitwise.bitwise_and(blocks, HIGH_BITS) != 0),
         lambda: _with_wide_codes(codes_P, bytes_P),
         lambda: codes_P,
     )

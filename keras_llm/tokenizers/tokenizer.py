@@ -82,15 +82,9 @@ class Tokenizer(tf.Module, abc.ABC):
         Raises:
             ValueError: `strings` has another rank.
         """
-        strings = tf.convert_to_tensor(strings, tf.string)
-        if strings.shape.rank == 0:
-            return self._encode(strings[tf.newaxis]).values
-        if strings.shape.rank != 1:
-            raise ValueError(
-                "`encode` takes one string or a vector of strings. Received: shape "
-                f"{strings.shape}. Flatten it first."
-            )
-        return self._encode(strings)
+        strings_B, is_scalar = as_rows(strings)
+        ids = self._encode(strings_B)
+        return ids.values if is_scalar else ids
 
     @abc.abstractmethod
     def _encode_rows(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
@@ -118,8 +112,9 @@ class Tokenizer(tf.Module, abc.ABC):
         if isinstance(ids, tf.RaggedTensor):
             if ids.ragged_rank != 1 or ids.values.shape.rank != 1:
                 raise ValueError(f"`decode` takes [B, (N)]. Received: {ids.shape}.")
-            rows = tf.cast(ids.value_rowids(), tf.int32)
-            return self._join(ids.values, rows, tf.cast(ids.nrows(), tf.int32))
+            return self._join(
+                ids.values, rows_of_values(ids), tf.cast(ids.nrows(), tf.int32)
+            )
         if isinstance(ids, (list, tuple)) and not len(ids):
             ids = np.zeros(0, np.int32)
         ids = tf.convert_to_tensor(ids)
@@ -133,14 +128,15 @@ class Tokenizer(tf.Module, abc.ABC):
 
     def _join(self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any) -> tf.Tensor:
         with tf.device("CPU:0"):
-            known = tf.reduce_all(ids_N < self.vocab_size)
-            message = f"Token ids must be below {self.vocab_size}. Received:"
-            with tf.control_dependencies([tf.Assert(known, [message, ids_N])]):
-                silent = tf.constant(self.end_id, ids_N.dtype)
-                pieces_N = tf.gather(
-                    self._strings_V, tf.where(ids_N < 0, silent, ids_N)
-                )
+            pieces_N = tf.gather(self._strings_V, self._check_ids(ids_N))
             return tf.strings.unsorted_segment_join(pieces_N, row_N, num_rows)
+
+    def _check_ids(self, ids_N: tf.Tensor) -> tf.Tensor:
+        """Returns ids with a silent one for padding, once all are in the vocabulary."""
+        known = tf.reduce_all(ids_N < self.vocab_size)
+        message = f"Token ids must be below {self.vocab_size}. Received:"
+        with tf.control_dependencies([tf.Assert(known, [message, ids_N])]):
+            return tf.where(ids_N < 0, tf.constant(self.end_id, ids_N.dtype), ids_N)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the tokenizer's files into `folder`, which is made if need be."""
@@ -195,6 +191,32 @@ class Tokenizer(tf.Module, abc.ABC):
     @abc.abstractmethod
     def _from_files(cls, folder: pathlib.Path, description: dict[str, Any]) -> Self:
         """Rebuilds the tokenizer from a checked description."""
+
+
+def as_rows(strings: Any) -> tuple[tf.Tensor, bool]:
+    """Returns strings [B], and whether they were one string instead.
+
+    Raises:
+        ValueError: `strings` has another rank.
+    """
+    strings = tf.convert_to_tensor(strings, tf.string)
+    if strings.shape.rank == 0:
+        return strings[tf.newaxis], True
+    if strings.shape.rank != 1:
+        raise ValueError(
+            "A tokenizer takes one string or a vector of strings. Received: shape "
+            f"{strings.shape}. Flatten it first."
+        )
+    return strings, False
+
+
+def rows_of_values(ragged: tf.RaggedTensor) -> tf.Tensor:
+    """Returns the row of each value, int32 [N].
+
+    `value_rowids` would lay out a matrix of all rows as long as the longest.
+    """
+    position_N = tf.range(tf.size(ragged.values, ragged.row_splits.dtype))
+    return tf.searchsorted(ragged.row_splits, position_N, side="right") - 1
 
 
 def read_description(folder: pathlib.Path) -> dict[str, Any]:

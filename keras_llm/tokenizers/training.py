@@ -1,14 +1,22 @@
-"""Training of byte-level BPE through the `tokenizers` library."""
+"""Training of vocabularies through the `tokenizers` and `sentencepiece` libraries."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+from keras_llm.core.checks import check_choice
 from keras_llm.tokenizers import gpt2_files
 from keras_llm.tokenizers.byte_bpe_tokenizer import ByteBPETokenizer
+from keras_llm.tokenizers.sentencepiece_model import KINDS
+from keras_llm.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+from keras_llm.tokenizers.wordpiece_tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 _ALPHABET = 256
 _SPECIAL_TOKENS = 1
 SMALLEST_VOCABULARY = _ALPHABET + _SPECIAL_TOKENS
+_EMPTY = "A vocabulary is learned from text. Check which files the input names."
+_LONGEST_LINE = 2**30  # SentencePiece passes over longer ones.
 
 
 def train_byte_bpe(
@@ -54,12 +62,149 @@ def train_byte_bpe(
     documents = _Documents(texts)
     model.train_from_iterator(documents, trainer)
     if not documents.characters:
-        raise ValueError(
-            "A vocabulary is learned from text. Received: an empty corpus. Check which "
-            "files the input names."
-        )
+        raise ValueError(f"{_EMPTY} Received: an empty corpus.")
     pairs = [_pair(merge) for merge in json.loads(model.to_str())["model"]["merges"]]
     return ByteBPETokenizer(*_numbered(_in_training_order(pairs)))
+
+
+def train_wordpiece(
+    texts: Iterable[str | bytes],
+    vocab_size: int,
+    lower_case: bool = True,
+    strip_accents: bool | None = None,
+    progress: bool = False,
+) -> WordPieceTokenizer:
+    """Learns the pieces of WordPiece from text.
+
+    Text is simplified and split as the tokenizer does it; then the pairs of pieces that
+    occur most often are joined, until the vocabulary is full or no pair occurs twice.
+    Ids: first the special tokens, then every character of the text, beginning a word
+    and continuing one, then longer pieces. The same texts give the same tokenizer.
+
+    Args:
+        texts: Documents, which are held in memory. Ill-formed UTF-8 in bytes is passed
+            over.
+        vocab_size: Number of tokens, the special ones included.
+        lower_case: Whether capitals become small.
+        strip_accents: Whether accents are removed; None for as `lower_case`.
+        progress: Whether to draw a progress bar on standard error.
+
+    Raises:
+        ValueError: The characters alone are more than `vocab_size`, or the texts are
+            all empty.
+
+    >>> tokenizer = train_wordpiece(["Ho ho ho", "hoy hoy hoy"], vocab_size=11)
+    >>> tokenizer.tokens[5:]
+    ('h', 'o', 'y', '##o', '##y', 'ho')
+    """
+    import tokenizers
+
+    model = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(unk_token=SPECIAL_TOKENS["unk"])
+    )
+    model.normalizer = tokenizers.normalizers.BertNormalizer(
+        lowercase=lower_case, strip_accents=strip_accents
+    )
+    model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    documents = _read_all(texts)
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        # Left to itself, the trainer numbers single characters in the order of a hash
+        # table, another in each run, and breaks ties by those numbers.
+        special_tokens=[*SPECIAL_TOKENS.values(), *_characters(model, documents)],
+        show_progress=progress,
+    )
+    model.train_from_iterator(documents, trainer)
+    ids = model.get_vocab()
+    if not len(ids) <= vocab_size:
+        raise ValueError(
+            "`vocab_size` must hold the special tokens and every character of the "
+            "text, so that no word of it is unknown. Received: "
+            f"vocab_size={vocab_size}, but {len(ids):,} are needed."
+        )
+    return WordPieceTokenizer(sorted(ids, key=ids.get), lower_case, strip_accents)
+
+
+def train_sentencepiece(
+    texts: Iterable[str | bytes],
+    vocab_size: int,
+    model_type: str = "unigram",
+    extra_ids: int = 0,
+    byte_fallback: bool = False,
+    character_coverage: float = 0.9995,
+) -> SentencePieceTokenizer:
+    """Learns a SentencePiece model from text, line by line.
+
+    Text is brought into a compatible form (NFKC) and runs of white space count as one
+    space. Ids: padding 0, end 1, unknown 2, as T5 has them, then pieces. A vocabulary
+    stays smaller than asked for where the text has no more pieces. The same texts give
+    the same tokenizer.
+
+    Args:
+        texts: Documents, which are held in memory. Ill-formed UTF-8 in bytes is passed
+            over.
+        vocab_size: Number of pieces, special ones included, sentinels not.
+        model_type: "unigram" or "bpe".
+        extra_ids: How many sentinels to add behind the pieces.
+        byte_fallback: Whether 256 of the pieces are bytes, of which characters that
+            are not in the vocabulary are then made; else they are unknown.
+        character_coverage: How much of the text its characters in the vocabulary make
+            up, from 0.98 to 1; the rarest are left out.
+
+    Raises:
+        ValueError: `vocab_size` is too small for the characters of the text,
+            `model_type` is neither, or the texts are all empty.
+    """
+    check_choice("model_type", model_type, tuple(KINDS.values()))
+    import sentencepiece
+
+    documents = _read_all(texts)
+    written = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(
+                line for text in documents for line in text.split("\n") if line.strip()
+            ),
+            model_writer=written,
+            model_type=model_type,
+            vocab_size=vocab_size,
+            byte_fallback=byte_fallback,
+            character_coverage=character_coverage,
+            hard_vocab_limit=False,
+            max_sentence_length=_LONGEST_LINE,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2] or str(error)
+        raise ValueError(
+            "`vocab_size` must hold the special pieces and the characters of the text. "
+            f"Received: vocab_size={vocab_size}. SentencePiece says: {reason}"
+        ) from None
+    return SentencePieceTokenizer(written.getvalue(), extra_ids)
+
+
+def _characters(model: Any, documents: list[str]) -> list[str]:
+    """Returns the pieces of one character that the words of the documents need."""
+    front: set[str] = set()
+    inside: set[str] = set()
+    for document in documents:
+        normalized = model.normalizer.normalize_str(document)
+        for word, _ in model.pre_tokenizer.pre_tokenize_str(normalized):
+            front.update(word)
+            inside.update(word[1:])
+    return [*sorted(front), *(f"##{character}" for character in sorted(inside))]
+
+
+def _read_all(texts: Iterable[str | bytes]) -> list[str]:
+    documents = [document for document in _Documents(texts) if document.strip()]
+    if not documents:
+        raise ValueError(f"{_EMPTY} Received: nothing but white space.")
+    return documents
 
 
 class _Documents:

@@ -72,6 +72,11 @@ def decode_wide_characters(bytes_P: tf.Tensor, lead_L: tf.Tensor) -> WideCharact
     )
 
 
+def character_lengths(first_byte_C: tf.Tensor) -> tf.Tensor:
+    """Returns the bytes of characters, int32, by their first ones, int32."""
+    return tf.maximum(tf.gather(_LENGTH, first_byte_C), 1)
+
+
 def share_pages(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compresses a table by code point, since most pages of 256 are alike.
 

@@ -1,7 +1,6 @@
 """Ids of GPT-2's vocabulary against two independent libraries."""
 
 import json
-import pathlib
 import random
 import re
 
@@ -11,14 +10,7 @@ import numpy as np
 import pytest
 
 from keras_llm.tokenizers import unicode_classes
-
-TESTDATA = pathlib.Path(__file__).parents[2] / "testdata"
-UNRULY = [
-    *"''''     \t\n\r\x0b\x0c\x00\x07\x1c\x1d\x1e\x1f\x7f\x85\xa0stmdrevlAaLéß09²½Ⅷ",
-    *"\u1680\u2003\u2028\u2029\u202f\u205f\u3000\u180e\u200b\ufeff\u0301\u200d中文风♥!.-",
-    *"😀👩🏽🌊🇫🇷\U0001d7d8\U000105c0\U00016ea0\U000323b0\U0010ffff\ufffd\ufffe",
-    *["'s", "'ll", "'re", "'VE", "'d", "  ", "\n\n", "<|endoftext|>", "the", " whale"],
-]
+from tests.tokenizers.generated import TESTDATA, UNRULY, strings
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +53,7 @@ def test_books_whole_and_by_line(check, name):
 
 
 def test_ten_thousand_generated_strings(check):
-    rng = random.Random(7)
-    words = (TESTDATA / "moby_dick.txt").read_text(encoding="utf-8").split()
-
-    def character():
-        while True:
-            code_point = rng.choice([rng.randrange(0x3000), rng.randrange(0x110000)])
-            if not 0xD800 <= code_point < 0xE000:
-                return chr(code_point)
-
-    texts = []
-    for number in range(10_000):
-        size = rng.randrange(1, 24)
-        if number % 4 == 0:
-            parts = [character() for _ in range(size)]
-        elif number % 4 == 1:
-            parts = rng.choices(words, k=size)
-        else:
-            parts = rng.choices(UNRULY, k=size)
-        texts.append("".join(parts))
-    check(texts)
+    check(strings(10_000, UNRULY))
 
 
 @hypothesis.settings(max_examples=60)

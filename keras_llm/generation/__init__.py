@@ -3,6 +3,11 @@
 from keras_llm.generation.beam_search import Beam, BeamSearch
 from keras_llm.generation.generator import Generation, Generator
 from keras_llm.generation.parameters import Parameters
+from keras_llm.generation.prompt_model import PromptModel
+from keras_llm.generation.sequence_to_sequence import (
+    SequenceToSequence,
+    make_prompt_model,
+)
 from keras_llm.generation.text_model import TextModel
 
 __all__ = [
@@ -11,5 +16,8 @@ __all__ = [
     "Generation",
     "Generator",
     "Parameters",
+    "PromptModel",
+    "SequenceToSequence",
     "TextModel",
+    "make_prompt_model",
 ]

@@ -1,16 +1,17 @@
 """Beam search: the likeliest texts instead of drawn ones."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_llm.core import checks
+from keras_llm.generation import beams
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.generator import readable_errors
-from keras_llm.generation.text_model import TextModel
+from keras_llm.generation.sequence_to_sequence import make_prompt_model
 
-_IMPOSSIBLE = -1e30  # Below any sum of log probabilities, and finite.
+MAX_BEAMS = 64
+MAX_LENGTH_PENALTY = 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,53 +33,36 @@ class Beam:
     finish_reason: str
 
 
-class State(NamedTuple):
-    """The beams of one prompt, W live ones and the best W finished ones.
-
-    Attributes:
-        step: Int32 scalar, tokens in every live beam.
-        model: The model's state, leading dimension W.
-        live_ids: Int32 [W, N], -1 where nothing is written.
-        live_log_probs: Float32 [W].
-        done_ids: Int32 [W, N].
-        done_log_probs: Float32 [W].
-        done_scores: Float32 [W], far below zero where there is no beam yet.
-        logits: Float32 [W, V], for the next token of each live beam.
-    """
-
-    step: tf.Tensor
-    model: Any
-    live_ids: tf.Tensor
-    live_log_probs: tf.Tensor
-    done_ids: tf.Tensor
-    done_log_probs: tf.Tensor
-    done_scores: tf.Tensor
-    logits: tf.Tensor
-
-
 class BeamSearch:
-    """Finds likely continuations of a prompt with W beams.
+    """Finds likely continuations of prompts with W beams each.
 
-    A beam's score is log p / ((5 + length) / 6) ** length_penalty. The search ends
-    when no live beam can still beat the worst of W finished ones, or at
-    `max_new_tokens`.
+    A beam's score is log p / ((5 + length) / 6) ** length_penalty, its length in
+    tokens, the end token included. A row's search ends when no live beam can still
+    beat the worst of W finished ones, or at `max_new_tokens`. A row's beams do not
+    depend on the rows beside it.
+
+    Transformers divides by length ** length_penalty instead (with a penalty of 0
+    both are log p), and leaves out an end that ranks below W among the candidates of
+    its step; so its search may find other beams.
 
     Source: Wu et al. 2016, section 7, https://arxiv.org/abs/1609.08144.
 
     Args:
-        model: A built language model.
+        model: A built language model or encoder-decoder.
         tokenizer: Its tokenizer.
     """
 
     def __init__(self, model, tokenizer):
-        self.text_model = TextModel(model, tokenizer)
-        size = tf.TensorSpec([], tf.int32)
+        self.text_model = make_prompt_model(model, tokenizer)
+        row = tf.TensorSpec([None], tf.int32)
         self._run = tf.function(
-            self._search,
+            self.search_ids,
             input_signature=[
-                tf.TensorSpec([1, None], tf.int32),
-                tf.TensorSpec([1], tf.int32),
-                *(size, size, tf.TensorSpec([], tf.float32)),
+                tf.TensorSpec([None, None], tf.int32),
+                row,
+                tf.TensorSpec([], tf.int32),
+                row,
+                tf.TensorSpec([None], tf.float32),
             ],
             autograph=False,
         )
@@ -90,7 +74,7 @@ class BeamSearch:
         max_new_tokens: int | None = None,
         length_penalty: float = 0.6,
     ) -> list[Beam]:
-        """Returns all beams, the best first.
+        """Returns all beams of one prompt, the best first.
 
         Args:
             prompt: The text to continue.
@@ -102,130 +86,125 @@ class BeamSearch:
         Raises:
             ValueError: A value is out of range.
         """
-        vocab = self.text_model.tokenizer.vocab_size
-        checks.check_in_range("num_beams", num_beams, 1, min(64, vocab - 1))
-        checks.check_in_range("length_penalty", length_penalty, 0, 2)
+        rows = self.search_all([prompt], num_beams, max_new_tokens, length_penalty)
+        return rows[0]
+
+    def search_all(
+        self,
+        prompts: Sequence[str | bytes],
+        num_beams: int = 4,
+        max_new_tokens: int | Sequence[int] | None = None,
+        length_penalty: float | Sequence[float] = 0.6,
+    ) -> list[list[Beam]]:
+        """Returns all beams of every prompt, as `search` does for one.
+
+        Args:
+            prompts: The texts to continue.
+            num_beams: As in `search`, the same for all.
+            max_new_tokens: As in `search`, one for all or one per prompt.
+            length_penalty: As in `search`, one for all or one per prompt.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        count = len(prompts)
         with readable_errors():
-            token_ids, lengths = self.text_model.encode_prompt(tf.constant([prompt]))
-            room = self.text_model.limit - int(lengths[0])
+            prompt = tf.constant(list(prompts), tf.string, [count])
+            token_ids, lengths = self.text_model.encode_prompt(prompt)
             if max_new_tokens is None:
-                max_new_tokens = min(parameters_lib.DEFAULT_NEW_TOKENS, room)
-            checks.check_in_range("max_new_tokens", max_new_tokens, 1, room)
-            state = self._run(
+                room = tf.maximum(self.text_model.room(lengths), 1)
+                max_new_tokens = tf.minimum(parameters_lib.DEFAULT_NEW_TOKENS, room)
+            result = self._run(
                 token_ids,
                 lengths,
-                tf.constant(num_beams),
-                tf.constant(max_new_tokens),
-                tf.constant(length_penalty, tf.float32),
+                tf.constant(num_beams, tf.int32),
+                tf.broadcast_to(tf.constant(max_new_tokens, tf.int32), [count]),
+                tf.broadcast_to(tf.constant(length_penalty, tf.float32), [count]),
             )
-        texts = self.text_model.tokenizer.decode(state.done_ids).numpy()
-        beams = []
-        for i, ids in enumerate(state.done_ids.numpy()):
-            written = ids[ids >= 0].tolist()
-            beams.append(
+        return [
+            self._beams({name: value[i] for name, value in result.items()})
+            for i in range(count)
+        ]
+
+    def search_ids(self, token_ids, lengths, num_beams, max_new_tokens, length_penalty):
+        """Continues prompts given as ids; holds no string op, and can be traced.
+
+        Args:
+            token_ids: Int32 [B, T], right-padded.
+            lengths: Int32 [B], each from 1 to T.
+            num_beams: W, int or int32 scalar, from 1 to 64 and below the vocabulary.
+            max_new_tokens: Int32 [B], each at least 1.
+            length_penalty: Float32 [B], each from 0 to 2.
+
+        Returns:
+            Dict of all beams, the best first: `token_ids` int32 [B, W, N], -1 after
+            each one's last; `scores` and `log_probs` float32 [B, W]; `num_tokens`
+            int32 [B, W].
+
+        Raises:
+            tf.errors.InvalidArgumentError: When run, on a value out of range.
+        """
+        token_ids, lengths = self.text_model.check_ids(token_ids, lengths)
+        request = self._request(lengths, num_beams, max_new_tokens, length_penalty)
+        room = tf.reduce_max(tf.concat([[1], request.max_new_tokens], 0))
+        capacity = self.text_model.capacity(tf.shape(token_ids)[1], room)
+        decoder = self.text_model.decoder
+        state = beams.search(decoder, token_ids, lengths, request, room, capacity)
+        num_tokens = tf.reduce_sum(tf.cast(state.done_ids >= 0, tf.int32), axis=-1)
+        longest = tf.reduce_max(tf.concat([[0], tf.reshape(num_tokens, [-1])], 0))
+        return {
+            "token_ids": state.done_ids[:, :, :longest],
+            "scores": state.done_scores,
+            "log_probs": state.done_log_probs,
+            "num_tokens": num_tokens,
+        }
+
+    def _request(self, lengths, num_beams, max_new_tokens, length_penalty):
+        """Returns the knobs, unreadable until they have passed their checks."""
+        model = self.text_model
+        vocab = model.tokenizer.vocab_size
+        most = min(MAX_BEAMS, vocab - 1)
+        same_rows = [
+            parameters_lib.require_rows("max_new_tokens", max_new_tokens, lengths),
+            parameters_lib.require_rows("length_penalty", length_penalty, lengths),
+        ]
+        with tf.control_dependencies(same_rows):
+            required = [
+                parameters_lib.require_range("num_beams", num_beams, 1, most),
+                parameters_lib.require_range(
+                    "length_penalty", length_penalty, 0.0, MAX_LENGTH_PENALTY
+                ),
+                parameters_lib.require_room(
+                    "max_new_tokens",
+                    max_new_tokens,
+                    model.room(lengths),
+                    model.limit,
+                    model.decoder.prompt_in_cache,
+                ),
+            ]
+        with tf.control_dependencies(required):
+            return beams.Request(
+                tf.identity(num_beams),
+                tf.identity(max_new_tokens),
+                tf.identity(length_penalty),
+                model.end_id,
+                vocab,
+            )
+
+    def _beams(self, row) -> list[Beam]:
+        """Returns the beams of one row of the result."""
+        texts = self.text_model.tokenizer.decode(row["token_ids"]).numpy()
+        found = []
+        for i, count in enumerate(row["num_tokens"].numpy()):
+            ids = row["token_ids"][i, :count].numpy().tolist()
+            ended = bool(ids) and ids[-1] == self.text_model.end_id
+            found.append(
                 Beam(
                     text=texts[i].decode(errors="replace"),
-                    token_ids=written,
-                    log_prob=float(state.done_log_probs[i]),
-                    score=float(state.done_scores[i]),
-                    finish_reason="end"
-                    if written and written[-1] == self.text_model.end_id
-                    else "length",
+                    token_ids=ids,
+                    log_prob=float(row["log_probs"][i]),
+                    score=float(row["scores"][i]),
+                    finish_reason="end" if ended else "length",
                 )
             )
-        return beams
-
-    def _search(self, token_ids, lengths, beams, room, penalty):
-        capacity = tf.shape(token_ids)[1] + room
-        logits, model_state = self.text_model.decoder.prefill(
-            token_ids, lengths, capacity
-        )
-        logits = logits[:, : self.text_model.tokenizer.vocab_size]
-        copies = tf.zeros([beams], tf.int32)
-        empty = tf.fill([beams, room], -1)
-        none = tf.fill([beams], _IMPOSSIBLE)
-        state = State(
-            step=tf.constant(0),
-            model=_pick(model_state, copies),
-            live_ids=empty,
-            # All beams begin alike: only the first may grow, or they stay alike.
-            live_log_probs=tf.tensor_scatter_nd_update(none, [[0]], [0.0]),
-            done_ids=empty,
-            done_log_probs=none,
-            done_scores=none,
-            logits=tf.gather(logits, copies),
-        )
-
-        def is_open(state):
-            # log p only falls, so the best that a live beam can reach is bounded
-            # by its log p now over the penalty of the greatest length.
-            best = tf.reduce_max(state.live_log_probs) / _penalty(room, penalty)
-            worst = tf.reduce_min(state.done_scores)
-            return (state.step < room) & (best > worst)
-
-        (state,) = tf.while_loop(
-            is_open, lambda state: (self._extend(state, room, penalty),), (state,)
-        )
-        return self._finish_live(state, penalty)
-
-    def _extend(self, state: State, room, penalty) -> State:
-        """Adds one token to every beam, keeping the best W of all that result."""
-        beams, vocab = tf.unstack(tf.shape(state.logits))
-        log_probs = tf.nn.log_softmax(state.logits) + state.live_log_probs[:, None]
-        # Of 2 W candidates at most W end, so W that go on are among them.
-        best, flat = tf.math.top_k(tf.reshape(log_probs, [-1]), 2 * beams)
-        parent, token = flat // vocab, flat % vocab
-        column = tf.fill([2 * beams], state.step)
-        ids = tf.tensor_scatter_nd_update(
-            tf.gather(state.live_ids, parent),
-            tf.stack([tf.range(2 * beams), column], axis=1),
-            token,
-        )
-        ends = token == self.text_model.end_id
-        score = best / _penalty(state.step + 1, penalty)
-        state = _keep_done(state, ids, best, tf.where(ends, score, _IMPOSSIBLE))
-        live_best, live = tf.math.top_k(tf.where(ends, _IMPOSSIBLE, best), beams)
-        state = state._replace(
-            step=state.step + 1,
-            model=_pick(state.model, tf.gather(parent, live)),
-            live_ids=tf.gather(ids, live),
-            live_log_probs=live_best,
-        )
-        return tf.cond(
-            state.step < room,
-            lambda: self._step(state, tf.gather(token, live)),
-            lambda: state,
-        )
-
-    def _step(self, state: State, token) -> State:
-        logits, model_state = self.text_model.decoder.step(token, state.model)
-        logits = logits[:, : self.text_model.tokenizer.vocab_size]
-        return state._replace(logits=logits, model=model_state)
-
-    def _finish_live(self, state: State, penalty) -> State:
-        """Lets the live beams, cut at the greatest length, stand for missing ones."""
-        cut = state.live_log_probs / _penalty(state.step, penalty)
-        scores = tf.where(state.live_log_probs > _IMPOSSIBLE / 2, cut, _IMPOSSIBLE)
-        state = _keep_done(state, state.live_ids, state.live_log_probs, scores)
-        return state._replace(model=(), logits=())
-
-
-def _penalty(length, exponent):
-    return ((5.0 + tf.cast(length, tf.float32)) / 6.0) ** exponent
-
-
-def _pick(model_state, rows):
-    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), model_state)
-
-
-def _keep_done(state: State, ids, log_probs, scores) -> State:
-    """Merges candidates into the best W finished beams."""
-    all_scores = tf.concat([state.done_scores, scores], 0)
-    kept, index = tf.math.top_k(all_scores, tf.shape(state.done_scores)[0])
-    return state._replace(
-        done_scores=kept,
-        done_ids=tf.gather(tf.concat([state.done_ids, ids], 0), index),
-        done_log_probs=tf.gather(
-            tf.concat([state.done_log_probs, log_probs], 0), index
-        ),
-    )
+        return found

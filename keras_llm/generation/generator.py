@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_llm.generation import loop, stopping
 from keras_llm.generation import parameters as parameters_lib
-from keras_llm.generation.text_model import TextModel
+from keras_llm.generation.sequence_to_sequence import make_prompt_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,15 @@ class Generator:
     """Generates text with a model in memory.
 
     Args:
-        model: A built language model.
+        model: A built language model, or an encoder-decoder: then a prompt is a
+            source and the continuation its target.
         tokenizer: Its tokenizer.
         jit: Whether decoding is compiled by XLA: slow at the first call of each
             size, faster after it.
     """
 
     def __init__(self, model, tokenizer, jit=False):
-        self.text_model = TextModel(model, tokenizer, jit)
+        self.text_model = make_prompt_model(model, tokenizer, jit)
         text = tf.TensorSpec([None], tf.string)
         rows = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
         knobs = parameters_lib.Parameters(**rows)
@@ -133,8 +134,7 @@ class Generator:
         knobs = parameters_lib.make(len(prompts), **parameters)
         if knobs.max_new_tokens is None:
             _, lengths = self.text_model.encode_prompt(prompt)
-            limit = self.text_model.limit
-            knobs = parameters_lib.with_room(knobs, lengths, limit)
+            knobs = parameters_lib.with_room(knobs, self.text_model.room(lengths))
         return prompt, knobs, _stop_rows(stop, len(prompts))
 
     def _token_pieces(self, state, knobs) -> Iterator[bytes]:
@@ -154,10 +154,10 @@ class Generator:
 
     def _begin_ids(self, prompt, knobs, stop):
         token_ids, lengths = self.text_model.encode_prompt(prompt)
-        knobs = parameters_lib.check(knobs, lengths, self.text_model.limit)
+        knobs = self.text_model.check(knobs, lengths)
         stopping.parse(stop)  # For its checks: the strings are looked for in Python.
         room = tf.maximum(knobs.max_new_tokens[0], 1)
-        capacity = tf.minimum(lengths[0] + room, self.text_model.limit)
+        capacity = self.text_model.capacity(lengths[0], room)
         request = self.text_model.request(knobs)
         state = loop.begin(
             self.text_model.decoder, token_ids, lengths, request, room, capacity

@@ -61,12 +61,14 @@ def decode(decoder, token_ids, lengths, request: Request, room, capacity) -> Sta
     """Continues every prompt until its row is done.
 
     Args:
-        decoder: Offers `prefill` and `step`.
+        decoder: Offers `prefill` and `step`; `prompt_in_cache` is False where the
+            prompt is another text than the one that is written, as a source is.
         token_ids: Int32 [B, T], right-padded prompts.
         lengths: Int32 [B], each from 1 to T.
         request: The knobs.
         room: Int32 scalar N, at least the greatest `max_new_tokens` and 1.
-        capacity: Int32 scalar C, the positions that the longest row will fill.
+        capacity: Int32 scalar C, the slots that the longest row will fill: prompt
+            and continuation, or the continuation alone.
 
     Returns:
         The final state.
@@ -91,7 +93,7 @@ def begin(decoder, token_ids, lengths, request: Request, room, capacity) -> Stat
         step=tf.constant(0),
         last=tf.zeros([batch], tf.int32),
         model=model_state,
-        seen=_seen(token_ids, lengths, request.vocab_size),
+        seen=_seen(decoder, token_ids, lengths, request.vocab_size),
         tail=() if request.stops is None else stopping.begin(request.stops),
         token_ids=tf.fill([batch, room], -1),
         log_probs=tf.zeros([batch, room]),
@@ -173,9 +175,11 @@ def _pick(logits, state: State, p: Parameters):
     )
 
 
-def _seen(token_ids, lengths, vocab):
-    """Returns bool [B, V]: the tokens of each prompt, padding left out."""
+def _seen(decoder, token_ids, lengths, vocab):
+    """Returns bool [B, V]: the tokens of each row's text, padding left out."""
     batch, time = tf.unstack(tf.shape(token_ids))
+    if not decoder.prompt_in_cache:
+        return tf.zeros([batch, vocab], tf.bool)
     is_real = tf.range(time)[None] < lengths[:, None]
     # Padding is noted in a column beyond the vocabulary, which is then dropped.
     columns = tf.where(is_real, tf.minimum(token_ids, vocab), vocab)

@@ -80,14 +80,15 @@ def make(batch, **values) -> Parameters:
     return Parameters(**rows)
 
 
-def with_room(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
+def with_room(parameters: Parameters, room) -> Parameters:
     """Returns the parameters with `max_new_tokens` filled in where it is None.
 
-    It becomes 64, or less where the prompt leaves less room.
+    It becomes 64, or less where `room` [B], the tokens that a row can still hold, is
+    less.
     """
     if parameters.max_new_tokens is not None:
         return parameters
-    room = tf.maximum(limit - prompt_tokens, 0)
+    room = tf.maximum(room, 0)
     return parameters._replace(max_new_tokens=tf.minimum(DEFAULT_NEW_TOKENS, room))
 
 
@@ -117,7 +118,9 @@ def _exact(name, value):
     return converted
 
 
-def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
+def check(
+    parameters: Parameters, prompt_tokens, limit: int, prompt_in_cache: bool = True
+) -> Parameters:
     """Returns the parameters, unreadable until every one has passed its check.
 
     Whatever is computed from the result runs after the checks, so that nothing is
@@ -127,12 +130,15 @@ def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
         parameters: One value per row.
         prompt_tokens: Int32 [B], the rows' prompt lengths.
         limit: Tokens that a row may hold, prompt and continuation together.
+        prompt_in_cache: False for an encoder-decoder, whose source and target may
+            hold `limit` tokens each.
 
     Raises:
         tf.errors.InvalidArgumentError: When run, on the first value out of range.
     """
     p = parameters
     room = limit - prompt_tokens
+    left = tf.maximum(room, 0) if prompt_in_cache else limit
     checks = [
         require_rows(name, value, prompt_tokens) for name, value in p._asdict().items()
     ]
@@ -145,13 +151,11 @@ def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
                 prompt_tokens,
             ),
             _require(
-                (p.max_new_tokens >= 0) & (p.max_new_tokens <= tf.maximum(room, 0)),
-                "`max_new_tokens` must lie from 0 to the positions left after the "
-                f"prompt, of {limit} in all; ask for fewer tokens or shorten the "
-                "prompt. Received:",
+                (p.max_new_tokens >= 0) & (p.max_new_tokens <= left),
+                _room_rule("max_new_tokens", 0, limit, prompt_in_cache),
                 p.max_new_tokens,
             ),
-            _require_range("temperature", p.temperature, 0.0, MAX_TEMPERATURE),
+            require_range("temperature", p.temperature, 0.0, MAX_TEMPERATURE),
             _require(
                 p.top_k >= 0,
                 "`top_k` must be at least 0, where 0 is off. Received:",
@@ -162,8 +166,8 @@ def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
                 "`top_p` must lie above 0 and up to 1, where 1 is off. Received:",
                 p.top_p,
             ),
-            _require_range("min_p", p.min_p, 0.0, 1.0),
-            _require_range(
+            require_range("min_p", p.min_p, 0.0, 1.0),
+            require_range(
                 "repetition_penalty",
                 p.repetition_penalty,
                 MIN_REPETITION_PENALTY,
@@ -172,6 +176,24 @@ def check(parameters: Parameters, prompt_tokens, limit: int) -> Parameters:
         ]
     with tf.control_dependencies(checks):
         return Parameters(*(tf.identity(value) for value in p))
+
+
+def require_room(name, values, room, limit: int, prompt_in_cache: bool):
+    """Returns an op that fails unless each value lies from 1 to the row's room."""
+    rule = _room_rule(name, 1, limit, prompt_in_cache)
+    return _require((values >= 1) & (values <= room), rule, values)
+
+
+def _room_rule(name, least, limit, prompt_in_cache):
+    if prompt_in_cache:
+        return (
+            f"`{name}` must lie from {least} to the positions left after the prompt, "
+            f"of {limit} in all; ask for fewer tokens or shorten the prompt. Received:"
+        )
+    return (
+        f"`{name}` must lie from {least} to the {limit} positions that the target "
+        "has; ask for fewer tokens. Received:"
+    )
 
 
 def require_rows(name, value, like):
@@ -187,7 +209,8 @@ def _require(holds, rule, values):
     return tf.debugging.Assert(tf.reduce_all(holds), [rule, values], summarize=8)
 
 
-def _require_range(name, values, low, high):
+def require_range(name, values, low, high):
+    """Returns an op that fails unless each value lies from `low` to `high`."""
     holds = (values >= low) & (values <= high)
     rule = f"`{name}` must lie from {low:g} to {high:g}. Received:"
     return _require(holds, rule, values)

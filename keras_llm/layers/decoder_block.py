@@ -237,7 +237,10 @@ class DecoderBlock(keras.layers.Layer):
         x = x + self.attention_dropout(branch, training=training)
         if memory is not None:
             branch = self.cross_attention(
-                self.cross_attention_norm(x), memory, memory_mask, training=training
+                self.cross_attention_norm(x),
+                memory,
+                memory_mask=memory_mask,
+                training=training,
             )
             x = x + self.cross_attention_dropout(branch, training=training)
         return self._finish(x, training)

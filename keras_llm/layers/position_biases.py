@@ -35,7 +35,8 @@ class RelativePositionBias(_PositionBias):
     bias[n, t, c] = embeddings[bucket(c - t), n]. Half of the buckets hold one exact
     distance each, from 0 up; the others hold ranges that grow geometrically up to
     `max_distance`, and the last also all that is farther. With `bidirectional` half
-    of all buckets are for keys after the query; without, those count as distance 0.
+    of all buckets are for keys after the query (of these the first is never used:
+    none of them is at distance 0); without, such keys count as distance 0.
 
     Args:
         num_heads: N.

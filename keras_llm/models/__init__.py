@@ -24,8 +24,16 @@ from keras_llm.models.folder import (
 from keras_llm.models.gemma import GemmaConfig, GemmaDecoder, build_gemma
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
 from keras_llm.models.llama import LlamaConfig, LlamaDecoder, RotaryScaling, build_llama
+from keras_llm.models.lstm_classifier import LSTMClassifierConfig, build_lstm_classifier
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
+from keras_llm.models.lstm_seq2seq import (
+    LSTMSeq2SeqConfig,
+    LSTMSeq2SeqDecoder,
+    build_lstm_seq2seq,
+)
 from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
+from keras_llm.models.text_vae import TextVAEConfig, build_text_vae
+from keras_llm.models.text_vae_decoder import TextVAEDecoder
 from keras_llm.models.transfer import transfer_weights
 
 __all__ = [
@@ -36,21 +44,29 @@ __all__ = [
     "GPT2Decoder",
     "GemmaConfig",
     "GemmaDecoder",
+    "LSTMClassifierConfig",
     "LSTMLMConfig",
     "LSTMLMDecoder",
+    "LSTMSeq2SeqConfig",
+    "LSTMSeq2SeqDecoder",
     "LlamaConfig",
     "LlamaDecoder",
     "RotaryScaling",
     "T5Config",
     "T5Decoder",
+    "TextVAEConfig",
+    "TextVAEDecoder",
     "build",
     "build_bert",
     "build_electra",
     "build_gemma",
     "build_gpt2",
     "build_llama",
+    "build_lstm_classifier",
     "build_lstm_lm",
+    "build_lstm_seq2seq",
     "build_t5",
+    "build_text_vae",
     "count_parameters",
     "decoder",
     "discriminator",

@@ -14,8 +14,12 @@ from keras_llm.models import (
     gpt2,
     heads,
     llama,
+    lstm_classifier,
     lstm_lm,
+    lstm_seq2seq,
     t5,
+    text_vae,
+    text_vae_decoder,
     transformer,
 )
 
@@ -49,13 +53,31 @@ ARCHITECTURES = {
         llama.LlamaDecoder,
         transformer.forward_flops,
     ),
+    "lstm_classifier": Architecture(
+        lstm_classifier.LSTMClassifierConfig,
+        lstm_classifier.build_lstm_classifier,
+        None,
+        lstm_classifier.forward_flops,
+    ),
     "lstm_lm": Architecture(
         lstm_lm.LSTMLMConfig,
         lstm_lm.build_lstm_lm,
         lstm_lm.LSTMLMDecoder,
         lstm_lm.forward_flops,
     ),
+    "lstm_seq2seq": Architecture(
+        lstm_seq2seq.LSTMSeq2SeqConfig,
+        lstm_seq2seq.build_lstm_seq2seq,
+        lstm_seq2seq.LSTMSeq2SeqDecoder,
+        lstm_seq2seq.forward_flops,
+    ),
     "t5": Architecture(t5.T5Config, t5.build_t5, t5.T5Decoder, t5.forward_flops),
+    "text_vae": Architecture(
+        text_vae.TextVAEConfig,
+        text_vae.build_text_vae,
+        text_vae_decoder.TextVAEDecoder,
+        text_vae.forward_flops,
+    ),
 }
 
 

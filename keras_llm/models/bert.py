@@ -80,7 +80,7 @@ def build_bert(config: BertConfig, dtype=None) -> keras.Model:
     | "masked_lm" | logits [B, T, V] |
     | "classify" | logits [B, L], L labels: pooled, then a tanh layer of its own |
     | "tag" | logits [B, T, L] |
-    | "answer" | logits [B, T, 2] that the answer starts and ends here; -1e9 at padding |
+    | "answer" | logits [B, T, 2] of the answer's start and end; -1e9 at padding |
     | "embed" | vectors [B, D] |
 
     What stands at padding means nothing otherwise. A row of length 0 gives finite

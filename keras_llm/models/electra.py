@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from keras_llm.core import Config, checks
+from keras_llm.core import Config
 from keras_llm.layers import CategoricalSample, Linear, RowLayout
 from keras_llm.models import bert, heads
 from keras_llm.models.transfer import transfer_weights
@@ -53,10 +53,13 @@ class ElectraConfig(Config):
                 "generator's share of the discriminator's sizes. Received: "
                 f"generator_fraction={self.generator_fraction}."
             )
-        width, heads_, _ = self._generator_sizes()
-        checks.check_divides(
-            "generator's num_heads", heads_, "generator's width", width
-        )
+        width, num_heads, _ = self._generator_sizes()
+        if width % num_heads:
+            raise ValueError(
+                "The generator's width must be a multiple of its heads. Received: "
+                f"generator_fraction={self.generator_fraction}, which makes a width "
+                f"of {width} with {num_heads} heads. Change `generator_fraction`."
+            )
 
     @property
     def discriminator(self) -> bert.BertConfig:

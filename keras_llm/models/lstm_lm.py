@@ -171,6 +171,8 @@ class LSTMLMDecoder:
         jit: Whether XLA will compile `step`.
     """
 
+    prompt_in_cache = True  # The text goes on where the prompt ends.
+
     def __init__(self, model: keras.Model, jit: bool = False):
         self.model = model
         self.config = model.config

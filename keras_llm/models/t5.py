@@ -13,9 +13,14 @@ from keras_llm.layers import (
     Linear,
     RelativePositionBias,
     RMSNorm,
-    RowLayout,
     TokenEmbedding,
     check_buckets,
+)
+from keras_llm.models.encoder_decoder import (
+    check_start_id,
+    memory_mask,
+    source_inputs,
+    source_layout,
 )
 from keras_llm.models.transformer import (
     check_buildable,
@@ -91,25 +96,6 @@ bidirectional=True.
         return self.num_decoder_layers or self.num_layers
 
 
-def check_start_id(config) -> None:
-    """Raises ValueError unless the decoder's first token is one of the vocabulary."""
-    checks.check_not_negative("start_id", config.start_id)
-    if config.vocab_size and not config.start_id < config.vocab_size:
-        raise ValueError(
-            "`start_id` must be an id of the vocabulary. Received: "
-            f"start_id={config.start_id}, vocab_size={config.vocab_size}."
-        )
-
-
-def source_inputs():
-    """Returns the inputs by name that every encoder-decoder reads."""
-    return {
-        "source_ids": keras.Input((None,), dtype="int32", name="source_ids"),
-        "source_lengths": keras.Input((), dtype="int32", name="source_lengths"),
-        "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
-    }
-
-
 def build_t5(config: T5Config, dtype=None) -> keras.Model:
     """Returns a functional model from source and target ids to logits [B, T, V].
 
@@ -158,13 +144,9 @@ def build_t5(config: T5Config, dtype=None) -> keras.Model:
 
 def _encode(config, token_embedding, inputs, dtype):
     """Returns the encoded source [B, S, D], and which of its tokens are real."""
-    layout = RowLayout(name="encoder_layout", dtype=dtype)
     relative_bias = _relative_bias(config, "encoder_", True, dtype)
     blocks = _blocks(config, config.num_layers, "encoder_", False, dtype)
-    # A row without a token would attend to all of its batch's padding: its first
-    # place stands for it.
-    lengths = ops.maximum(inputs["source_lengths"], 1)
-    positions, real = layout(inputs["source_ids"], lengths)
+    positions, real = source_layout(inputs, dtype)
     bias = relative_bias(positions) + masks.as_bias(masks.padding(real))
     x = token_embedding(inputs["source_ids"])
     x = _dropout(config, "encoder_embedding_dropout", dtype)(x)
@@ -236,7 +218,7 @@ def _blocks(config, count, prefix, cross_attention, dtype):
 def encoder(model: keras.Model) -> keras.Model:
     """Returns the encoder of a built T5, sharing its weights.
 
-    It reads `source_ids` and `source_lengths` as the whole does and returns the
+    It reads `source_ids` and `source_lengths` as the whole does, and returns the
     memory [B, S, D]. What lies beyond a row's length means nothing.
     """
     names = ("source_ids", "source_lengths")
@@ -340,10 +322,8 @@ class T5Decoder:
         slot_1C = ops.arange(capacity, dtype="int32")[None]
         bias = self.relative_bias(position[:, None], slot_1C)
         bias = bias + masks.as_bias(masks.cached(position, capacity))
-        memory_keys = state["memory_keys_0"]
-        real = masks.real_tokens(
-            ops.maximum(state["memory_lengths"], 1), ops.shape(memory_keys)[2]
-        )
+        length = ops.shape(state["memory_keys_0"])[2]
+        real = memory_mask(state["memory_lengths"], length)
         x = self.token_embedding(token_ids)
         new_state = dict(state)
         for i, block in enumerate(self.blocks):

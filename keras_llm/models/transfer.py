@@ -36,11 +36,11 @@ def transfer_weights(source_model: keras.Model, target_model: keras.Model) -> li
     for weight in _trunk(target_model):
         if not fits(weight):
             found = weights.get(weight.path)
-            there = "none" if found is None else f"shape {tuple(found.shape)}"
+            there = "none" if found is None else f"one of shape {tuple(found.shape)}"
             raise ValueError(
                 "The source must hold every weight of the target's trunk. Received: "
-                f"`{weight.path}` of shape {tuple(weight.shape)} in the target, {there} "
-                "in the source. Build both with the same sizes."
+                f"the target's `{weight.path}` of shape {tuple(weight.shape)}; the "
+                f"source has {there}. Build both with the same sizes."
             )
     fresh = []
     for weight in target_model.weights:

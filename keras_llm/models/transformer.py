@@ -120,6 +120,33 @@ def forward_flops(config, context: int) -> int:
     return 2 * (config.num_layers * per_layer + config.vocab_size * width)
 
 
+def step_blocks(blocks, x_BD, state, position, biases, jit):
+    """Runs one token per row through decoder blocks, each against its caches.
+
+    Args:
+        blocks: The decoder blocks, in their order.
+        x_BD: What enters the first.
+        state: Holds `keys_i` and `values_i` of block i.
+        position: Int32 [B], the slot that the token fills.
+        biases: For each block float32 [B, 1, 1, C]: which slots it sees, the token's
+            own included.
+        jit: Whether XLA compiles the caller.
+
+    Returns:
+        What leaves the last block [B, D], and the new `keys_i` and `values_i`.
+    """
+    # All that depends on the position alone, once for all blocks.
+    slots = caches.slots(position, state["keys_0"].shape[1])
+    rotary = blocks[0].attention.rotary(position[:, None])
+    new = {}
+    for i, block in enumerate(blocks):
+        keys, values = f"keys_{i}", f"values_{i}"
+        x_BD, new[keys], new[values] = block.step(
+            x_BD, state[keys], state[values], slots, biases[i], rotary, jit
+        )
+    return x_BD, new
+
+
 class TransformerDecoder(abc.ABC):
     """Cached decoding over the very layers of a built model.
 
@@ -133,6 +160,8 @@ class TransformerDecoder(abc.ABC):
         jit: Whether XLA will compile `step`. Otherwise TensorFlow writes to the
             caches in place by an op that XLA lacks.
     """
+
+    prompt_in_cache = True  # The text goes on where the prompt ends.
 
     def __init__(self, model: keras.Model, jit: bool = False):
         self.model = model
@@ -213,7 +242,7 @@ class TransformerDecoder(abc.ABC):
         Returns:
             Logits float32 [B, V] for the token after it, and the new state.
         """
-        _, heads, capacity, _ = ops.shape(state["keys_0"])
+        capacity = ops.shape(state["keys_0"])[2]
         # A row that its caller has no more use for may run on in a full cache; it
         # stays in the last slot, where it disturbs no other row.
         position = ops.minimum(state["position"], capacity - 1)
@@ -221,17 +250,9 @@ class TransformerDecoder(abc.ABC):
         if start is not None:
             opens = ops.equal(token_ids, self.config.separator_id)
             start = ops.where(opens, position, start)
-        # All that depends on the position alone, once for all blocks.
-        slots = caches.slots(position, heads)
         biases = self.step_biases(position, capacity, start)
-        rotary = self.blocks[0].attention.rotary(position[:, None])
         x = self.embed(token_ids, position if start is None else position - start)
-        new_state = {}
-        for i, block in enumerate(self.blocks):
-            keys, values = f"keys_{i}", f"values_{i}"
-            x, new_state[keys], new_state[values] = block.step(
-                x, state[keys], state[values], slots, biases[i], rotary, self.jit
-            )
+        x, new_state = step_blocks(self.blocks, x, state, position, biases, self.jit)
         new_state["position"] = position + 1
         if start is not None:
             new_state["segment_start"] = start

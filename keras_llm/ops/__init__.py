@@ -6,7 +6,11 @@ Each module is one subject; see `docs/notation.md` for the shape letters.
 from keras_llm.ops import (
     attention,
     cache,
+    elbo,
+    gaussian,
     in_place,
+    kl_weight,
+    latent_estimates,
     losses,
     lstm,
     masked_tokens,
@@ -20,7 +24,11 @@ from keras_llm.ops import (
 __all__ = [
     "attention",
     "cache",
+    "elbo",
+    "gaussian",
     "in_place",
+    "kl_weight",
+    "latent_estimates",
     "losses",
     "lstm",
     "masked_tokens",

@@ -35,7 +35,8 @@ def put(token_ids_BT, positions_BM, new_ids_BM):
         positions_BM: Int tensor, each below T and once a row, or -1.
         new_ids_BM: Int32 tensor.
 
-    >>> put(np.array([[5, 6, 7]]), np.array([[2, -1]]), np.array([[9, 8]])).tolist()
+    >>> ids = put(np.array([[5, 6, 7]]), np.array([[2, -1]]), np.array([[9, 8]]))
+    >>> np.asarray(ids).tolist()
     [[5, 6, 9]]
     """
     time_BT = ops.cumsum(ops.ones_like(token_ids_BT), axis=1) - 1

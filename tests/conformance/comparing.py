@@ -23,6 +23,11 @@ def graph(function):
     return tf.function(function, autograph=False)
 
 
+def quick(function):
+    """Returns the function as it answers soonest: JAX compiles eager ops one by one."""
+    return graph(function) if keras.config.backend() == "jax" else function
+
+
 def assert_same(one, other, **tolerance):
     for a, b in zip(arrays(one), arrays(other), strict=True):
         np.testing.assert_allclose(a, b, **tolerance)

@@ -5,11 +5,17 @@ import pytest
 from tests.conformance import cases, subjects
 
 
+def architectures():
+    """Returns the architectures that have a case."""
+    padded = {case.config.architecture for case in cases.PADDED_MODELS.values()}
+    return padded | set(cases.MODELS)
+
+
 @pytest.mark.parametrize(
     ("known", "public"),
     [
         (cases.LAYERS, subjects.layer_names),
-        (cases.MODELS, subjects.model_names),
+        (architectures(), subjects.model_names),
         (cases.SAMPLERS, subjects.sampler_names),
     ],
     ids=["layers", "models", "samplers"],
@@ -25,3 +31,5 @@ def test_cases_are_the_public_subjects(known, public):
 def test_each_model_case_is_of_its_architecture():
     for name, config in cases.MODELS.items():
         assert config.architecture == name
+    for name, case in cases.PADDED_MODELS.items():
+        assert name.startswith(case.config.architecture)

@@ -1,5 +1,7 @@
 """SavedModel, gradients and two replicas: the run on TensorFlow alone."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,6 +23,11 @@ def config(request):
     return cases.MODELS[request.param]
 
 
+@pytest.fixture(params=sorted(cases.PADDED_MODELS))
+def padded(request):
+    return cases.PADDED_MODELS[request.param]
+
+
 @pytest.fixture(scope="module")
 def strategy():
     devices = tf.config.list_logical_devices("CPU")
@@ -30,7 +37,9 @@ def strategy():
 def saved_and_loaded(function, x, tracked, folder):
     module = tf.Module()
     module.tracked = tracked
-    spec = tf.TensorSpec((None, None, *x.shape[2:]), x.dtype)
+    spec = tf.nest.map_structure(
+        lambda x: tf.TensorSpec((None, None, *x.shape[2:])[: x.ndim], x.dtype), x
+    )
     module.serve = tf.function(function, input_signature=[spec], autograph=False)
     tf.saved_model.save(module, str(folder))
     loaded = tf.saved_model.load(str(folder))
@@ -39,8 +48,9 @@ def saved_and_loaded(function, x, tracked, folder):
 
 def test_layer_as_saved_model(case, tmp_path):
     layer = case.make()
-    expected = layer(case.x)
-    loaded = saved_and_loaded(layer, case.x, layer, tmp_path / "saved")
+    expected = case.call(layer, case.x)
+    function = functools.partial(case.call, layer)
+    loaded = saved_and_loaded(function, case.x, layer, tmp_path / "saved")
     assert_same(loaded, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -50,10 +60,30 @@ def test_model_as_saved_model(config, tmp_path):
     assert_same(loaded, model(IDS), rtol=1e-4, atol=1e-6)
 
 
+def test_padded_model_as_saved_model(padded, tmp_path):
+    model = models.build(padded.config)
+    loaded = saved_and_loaded(model, padded.inputs, model, tmp_path / "saved")
+    expected = padded.named(model(padded.inputs))
+    assert_same(padded.named(loaded), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_gradients_reach_every_weight(config):
-    model = models.build(config)
+    check_gradients(models.build(config), IDS)
+
+
+def test_gradients_reach_every_weight_of_a_padded_model(padded):
+    check_gradients(models.build(padded.config), padded.inputs)
+
+
+def check_gradients(model, x):
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(tf.square(model(IDS, training=True)))
+        outputs = tf.nest.flatten(model(x, training=True))
+        # Weighted unlike: a norm's or a unit vector's square is the same always.
+        loss = sum(
+            tf.reduce_sum(y * tf.reshape(tf.cos(tf.range(0.0, tf.size(y))), y.shape))
+            for y in outputs
+            if y.dtype.is_floating
+        )
     values = [weight.value for weight in model.trainable_weights]
     for weight, gradient in zip(
         model.trainable_weights, tape.gradient(loss, values), strict=True
@@ -64,11 +94,13 @@ def test_gradients_reach_every_weight(config):
 
 def on_two_replicas(strategy, function, x):
     """Returns the outputs of both replicas, each given one half of the rows."""
-    half = len(x) // 2
 
     def part(context):
-        start = half * context.replica_id_in_sync_group
-        return tf.constant(x[start : start + half])
+        def half(x):
+            start = len(x) // 2 * context.replica_id_in_sync_group
+            return tf.constant(x[start : start + len(x) // 2])
+
+        return tf.nest.map_structure(half, x)
 
     values = strategy.experimental_distribute_values_from_function(part)
     run = tf.function(
@@ -87,8 +119,13 @@ def test_two_replicas_are_one(case, strategy):
     with strategy.scope():
         layer = case.make()
         layer.build(case.x.shape)
-    outputs = on_two_replicas(strategy, layer, case.x)
-    assert_same(outputs, tf.nest.flatten(layer(case.x)), rtol=1e-4, atol=1e-6)
+    function = functools.partial(case.call, layer)
+    outputs = on_two_replicas(strategy, function, case.x)
+    expected = [
+        np.broadcast_to(y, joined.shape)  # One row may stand for all.
+        for y, joined in zip(tf.nest.flatten(function(case.x)), outputs, strict=True)
+    ]
+    assert_same(outputs, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_replicas_draw_different_numbers(case, strategy):
@@ -97,10 +134,12 @@ def test_replicas_draw_different_numbers(case, strategy):
     with strategy.scope():
         layer = case.make()
         layer.build(case.x.shape)
-    run = tf.function(
-        lambda: strategy.run(lambda: layer(tf.ones((50, 50)), training=True)),
-        autograph=False,
-    )
+    x = tf.ones((50, 50, *case.x.shape[2:]), case.x.dtype)
+
+    def drawn():
+        return tf.nest.flatten(case.call(layer, x, training=True))[0]
+
+    run = tf.function(lambda: strategy.run(drawn), autograph=False)
     first, second = strategy.experimental_local_results(run())
     assert tf.reduce_mean(tf.cast(first == second, "float32")) < 0.6
 
@@ -110,3 +149,21 @@ def test_model_on_two_replicas_is_on_one(config, strategy):
         model = models.build(config)
     (joined,) = on_two_replicas(strategy, model, IDS)
     assert_same(joined, model(IDS), rtol=1e-4, atol=1e-5)
+
+
+def test_padded_model_on_two_replicas_is_on_one(padded, strategy):
+    with strategy.scope():
+        model = models.build(padded.config)
+    joined = on_two_replicas(strategy, model, padded.inputs)
+    expected = tf.nest.flatten(model(padded.inputs))
+    assert_same(joined, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_draws_random_numbers(padded):
+    model = models.build(padded.config)
+    quiet, noisy = (
+        padded.named(model(padded.inputs, training=training))
+        for training in (False, True)
+    )
+    floats = [name for name in quiet if quiet[name].dtype == "float32"]
+    assert floats and all((noisy[name] != quiet[name]).any() for name in floats)

@@ -192,18 +192,14 @@ def answer_logits(output):
 def electra():
     """Returns ELECTRA's weights under this package's names, and its answers."""
     rows = batch()
-    generator = transformers.ElectraForMaskedLM(
-        transformers.ElectraConfig(**GENERATOR)
-    )
+    generator = transformers.ElectraForMaskedLM(transformers.ElectraConfig(**GENERATOR))
     discriminator = transformers.ElectraForPreTraining(
         transformers.ElectraConfig(**DISCRIMINATOR)
     )
     randomise(generator)
     randomise(discriminator)
     discriminator.electra.embeddings = generator.electra.embeddings
-    masked = generator(
-        **inputs(rows, rows["masked_ids"]), labels=masked_labels(rows)
-    )
+    masked = generator(**inputs(rows, rows["masked_ids"]), labels=masked_labels(rows))
     likeliest = masked.logits.argmax(-1).int().numpy()
     corrupted = np.where(rows["masked_ids"] == MASK, likeliest, rows["token_ids"])
     replaced = torch.tensor(corrupted != rows["token_ids"]).long()

@@ -26,6 +26,7 @@ def by_loop(layer, x, allowed, positions=None):
     weights = {w.path.split("/", 1)[1]: np.asarray(w, "float64") for w in layer.weights}
     n_heads, k_heads = layer.num_heads, layer.key_value_heads
     size = weights["output/kernel"].shape[0] // n_heads
+    scale = size**-0.5 if layer.scale is None else layer.scale
     fused = x.astype("float64") @ weights["query_key_value/kernel"]
     fused += weights.get("query_key_value/bias", 0)
     heads = fused.reshape(*x.shape[:2], -1, size)
@@ -42,7 +43,7 @@ def by_loop(layer, x, allowed, positions=None):
         seen = [k for k in range(x.shape[1]) if allowed(b, q, k)]
         keys = heads[b, seen, n_heads + shared]
         values = heads[b, seen, n_heads + k_heads + shared]
-        score = np.exp(keys @ heads[b, q, n] / size**0.5)
+        score = np.exp(keys @ heads[b, q, n] * scale)
         out[b, q, n] = score @ values / score.sum()
     y = out.reshape(*x.shape[:2], -1) @ weights["output/kernel"]
     return y + weights.get("output/bias", 0)
@@ -58,6 +59,7 @@ OPTIONS = {
     "one key head": {"num_heads": 5, "key_value_heads": 1, "head_size": 7},
     "rotary": {"num_heads": 6, "key_value_heads": 3, "rotary_base": 100.0},
     "window": {"num_heads": 3, "window": 2},
+    "no scale": {"num_heads": 5, "head_size": 3, "scale": 1.0, "use_bias": False},
 }
 
 
@@ -75,7 +77,7 @@ def test_without_causality_every_token_sees_all():
     np.testing.assert_allclose(layer(x), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["plain", "grouped", "rotary"])
+@pytest.mark.parametrize("name", ["plain", "grouped", "rotary", "no scale"])
 def test_the_backend_s_own_attention_agrees_with_the_one_spelt_out(name, monkeypatch):
     calls, own = [], ops.dot_product_attention
     monkeypatch.setattr(
@@ -178,6 +180,34 @@ def test_low_precision_stays_near_float32(dtype):
     np.testing.assert_allclose(ops.cast(y, "float32"), exact(x), atol=close)
 
 
+def test_each_head_takes_its_own_bias():
+    layer, x = made(num_heads=6, key_value_heads=2), some(B, T, D)
+    hidden = RNG.integers(0, T, 6)
+    bias = np.zeros((1, 6, T, T), "float32")
+    for n, key in enumerate(hidden):
+        bias[0, n, :, key] = masks.MASKED
+    y = np.asarray(layer(x, bias=bias))
+    # Without its own key each head gives its part of the result; they add up.
+    kernel, offset = layer.output_projection.get_weights()
+    parts = []
+    for n, key in enumerate(hidden):
+        alone = np.zeros_like(kernel)
+        alone[2 * n : 2 * n + 2] = kernel[2 * n : 2 * n + 2]
+        layer.output_projection.set_weights([alone, 0 * offset])
+        mask = np.ones((1, 1, T, T), bool)
+        mask[..., key] = False
+        parts.append(np.asarray(layer(x, bias=masks.as_bias(mask))))
+    np.testing.assert_allclose(y, sum(parts) + offset, atol=2e-5)
+
+
+def test_the_first_scores_do_not_depend_on_the_scale():
+    x, ys = some(B, T, D), []
+    for scale in (None, 1.0):
+        keras.utils.set_random_seed(5)
+        ys.append(MultiHeadAttention(3, key_value_heads=1, scale=scale)(x))
+    np.testing.assert_allclose(*ys, atol=1e-5)
+
+
 def test_dropout_acts_on_weights_while_training_only():
     layer, x = made(num_heads=3, dropout=0.5, seed=3), some(B, T, D)
     quiet = np.asarray(layer(x))
@@ -203,6 +233,7 @@ def test_dropout_acts_on_weights_while_training_only():
         ({"num_heads": 4, "head_size": -3}, "head_size=-3"),
         ({"num_heads": 4, "key_value_heads": 0}, "key_value_heads=0"),
         ({"num_heads": 4, "rotary_base": 0.0}, "rotary_base=0.0"),
+        ({"num_heads": 4, "scale": -1.0}, "scale=-1.0"),
         ({"num_heads": 3, "window": 0}, "window"),
         ({"num_heads": 3, "window": 2, "causal": False}, "causal=True"),
         ({"num_heads": 3, "dropout": float("nan")}, "rate"),

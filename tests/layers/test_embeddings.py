@@ -36,6 +36,20 @@ def test_next_token_logits_are_that_product_too(rows, compiled):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("leading", [(1,), (5,), (2, 5)])
+def test_output_bias_is_added_to_logits_alone(leading):
+    plain, biased = TokenEmbedding(11, 3), TokenEmbedding(11, 3, use_output_bias=True)
+    for layer in (plain, biased):
+        layer.build(None)
+    bias = RNG.normal(size=11).astype("float32")
+    biased.set_weights([np.asarray(plain.embeddings), bias])
+    x = RNG.normal(size=(*leading, 3)).astype("float32")
+    expected = np.asarray(plain(x, reverse=True)) + bias
+    np.testing.assert_allclose(biased(x, reverse=True), expected, atol=1e-6)
+    ids = RNG.integers(0, 11, leading)
+    np.testing.assert_array_equal(biased(ids), plain(ids))
+
+
 def test_logits_are_float32_in_mixed_precision():
     layer = TokenEmbedding(11, 3, dtype="mixed_bfloat16")
     vectors = layer(np.array([[1, 2]]))

@@ -1,0 +1,288 @@
+"""T5 and the LSTM encoder-decoder: what both promise, and bad sizes."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_llm import models
+from keras_llm.models import lstm_seq2seq, t5
+
+RNG = np.random.default_rng(59)
+V, B, S, T = 31, 3, 11, 7
+T5 = models.T5Config(
+    vocab_size=V,
+    width=20,
+    num_layers=1,
+    num_decoder_layers=2,
+    num_heads=5,
+    head_size=6,
+    feed_forward_width=13,
+    relative_buckets=8,
+    relative_max_distance=7,
+    max_positions=29,
+    start_id=2,
+)
+LSTM = models.LSTMSeq2SeqConfig(
+    vocab_size=V, embedding_width=7, units=10, num_layers=2, start_id=2
+)
+CONFIGS = {
+    "t5": T5,
+    "t5 1.0": T5.replace(activation="relu", tied=True, num_decoder_layers=None),
+    "lstm": LSTM,
+    "lstm additive": LSTM.replace(
+        attention="additive", attention_units=3, bidirectional=False, tied=True
+    ),
+}
+LENGTHS = np.array([5, 1, 11], "int32")
+REAL = np.arange(S)[None] < LENGTHS[:, None]
+SOURCE = RNG.integers(3, V, (B, S)).astype("int32")
+TARGET = RNG.integers(3, V, (B, T)).astype("int32")
+TARGET[:, 0] = 2
+INPUTS = {"source_ids": SOURCE, "source_lengths": LENGTHS, "token_ids": TARGET}
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    """A model with weights large enough for attention to matter."""
+    model = models.build(CONFIGS[request.param])
+    for weight in model.weights:
+        scale = 0.7 * weight.path.endswith("scale")
+        weight.assign(RNG.normal(scale, 0.4, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def decoder(model):
+    return models.decoder(model)
+
+
+@pytest.fixture(scope="module")
+def run(model):
+    """Returns the function from a batch to logits, traced: JAX is slow eagerly."""
+    if keras.config.backend() == "jax":
+        import jax
+
+        traced = jax.jit(model)
+    else:
+        import tensorflow as tf
+
+        traced = tf.function(model, autograph=False, reduce_retracing=True)
+    return lambda inputs: np.asarray(traced(inputs))
+
+
+@pytest.fixture(scope="module")
+def whole(model):
+    return np.asarray(model(INPUTS))
+
+
+def decode(decoder, rows=slice(None), source=SOURCE, capacity=T):
+    """Returns the logits [B, T, V] of the prefill and of every step."""
+    logits, state = decoder.prefill(source[rows], LENGTHS[rows], capacity)
+    found = [np.asarray(logits)]
+    for t in range(1, T):
+        logits, state = decoder.step(TARGET[rows, t], state)
+        found.append(np.asarray(logits))
+    return np.stack(found, axis=1)
+
+
+def test_config_round_trip(model):
+    text = json.dumps(model.config.to_dict())
+    assert type(model.config).from_dict(json.loads(text)) == model.config
+
+
+def test_it_is_a_functional_model_of_named_inputs(model):
+    shapes = {name: tuple(x.shape) for name, x in model.input.items()}
+    assert shapes == {
+        "source_ids": (None, None),
+        "source_lengths": (None,),
+        "token_ids": (None, None),
+    }
+    assert tuple(model.output.shape) == (None, None, V)
+    assert model.output.dtype == "float32"
+
+
+def test_eager_is_graph(run, whole):
+    np.testing.assert_allclose(run(INPUTS), whole, **CLOSE)
+
+
+def test_a_row_alone_is_the_row_in_a_batch(run, whole):
+    for b in range(B):
+        alone = run({name: x[b : b + 1] for name, x in INPUTS.items()})
+        np.testing.assert_allclose(alone[0], whole[b], **CLOSE)
+
+
+def test_the_sources_padding_changes_nothing(run, whole):
+    other = np.where(REAL, SOURCE, V - SOURCE)
+    wider = np.pad(other, ((0, 0), (0, 2)))
+    np.testing.assert_allclose(run({**INPUTS, "source_ids": other}), whole, **CLOSE)
+    np.testing.assert_allclose(run({**INPUTS, "source_ids": wider}), whole, **CLOSE)
+
+
+def test_the_source_changes_something(run, whole):
+    other = run({**INPUTS, "source_ids": V - SOURCE})
+    assert (np.abs(other - whole).max(axis=(1, 2)) > 1e-2).all()
+
+
+def test_later_tokens_change_nothing_before_them(run, whole):
+    other = TARGET.copy()
+    other[:, 4:] = V - other[:, 4:]
+    found = run({**INPUTS, "token_ids": other})
+    np.testing.assert_allclose(found[:, :4], whole[:, :4], **CLOSE)
+    assert np.abs(found[:, 4:] - whole[:, 4:]).max() > 1e-2
+
+
+def test_an_empty_source_counts_its_first_place_in_any_batch(run):
+    inputs = {**INPUTS, "source_lengths": np.array([5, 0, 11], "int32")}
+    together = run(inputs)[1]
+    alone = run({name: x[1:2] for name, x in inputs.items()})[0]
+    np.testing.assert_allclose(together, alone, **CLOSE)
+    one_token = run({**INPUTS, "source_lengths": np.array([5, 1, 11], "int32")})[1]
+    np.testing.assert_allclose(together, one_token, **CLOSE)
+
+
+def test_cached_decoding_is_the_full_forward_pass(decoder, whole):
+    np.testing.assert_allclose(decode(decoder), whole, **CLOSE)
+
+
+def test_a_decoded_row_alone_is_the_row_in_a_batch(decoder, whole):
+    alone = decode(decoder, slice(1, 2))
+    np.testing.assert_allclose(alone[0], whole[1], **CLOSE)
+
+
+def test_a_compiled_callers_decoder_gives_the_same(model, whole):
+    compiled = models.decoder(model, jit=True)
+    np.testing.assert_allclose(decode(compiled), whole, **CLOSE)
+
+
+def test_low_precision_decoding_stays_near_its_own_forward_pass(model):
+    rounded = models.build(model.config, "bfloat16")
+    rounded.set_weights(model.get_weights())
+    expected = np.asarray(rounded(INPUTS))
+    for jit in (False, True):
+        found = decode(models.decoder(rounded, jit))
+        assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_full_cache_disturbs_no_other_row(decoder):
+    if decoder.config.max_positions is None:
+        return  # A recurrent state is never full.
+    logits, state = decoder.prefill(SOURCE, LENGTHS, 4)
+    state = {**state, "position": np.array([4, 1, 1], "int32")}
+    found, _ = decoder.step(TARGET[:, 1], state)
+    _, expected = decoder.prefill(SOURCE, LENGTHS, 4)
+    expected, _ = decoder.step(TARGET[:, 1], expected)
+    np.testing.assert_allclose(found[1:], np.asarray(expected)[1:], **CLOSE)
+
+
+def test_state_is_batch_led_and_the_sources_part_stays(decoder):
+    _, state = decoder.prefill(SOURCE, LENGTHS, T)
+    assert {value.shape[0] for value in state.values()} == {B}
+    _, later = decoder.step(TARGET[:, 1], state)
+    assert set(later) == set(state)
+    of_source = [name for name in state if name.startswith("memory")]
+    assert len(of_source) >= 3
+    assert all(later[name] is state[name] for name in of_source)
+    assert not decoder.prompt_in_cache
+
+
+def test_model_folder_round_trip(model, run, whole, tmp_path):
+    models.save(model, tmp_path / "model")
+    again = models.load(tmp_path / "model")
+    assert again.config == model.config
+    np.testing.assert_allclose(again(INPUTS), whole, **CLOSE)
+
+
+def test_split_head(model, whole):
+    trunk, project = models.split_head(model)
+    assert set(trunk.input) == set(INPUTS)
+    np.testing.assert_allclose(project(trunk(INPUTS)), whole, **CLOSE)
+
+
+def test_mixed_precision(model):
+    exact = models.build(model.config)
+    mixed = models.build(model.config, "mixed_bfloat16")
+    mixed.set_weights(exact.get_weights())
+    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+    found = mixed(INPUTS)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    np.testing.assert_allclose(found, exact(INPUTS), rtol=0.1, atol=0.1)
+
+
+def test_dropout_acts_everywhere_while_training_only(model):
+    noisy = models.build(model.config.replace(dropout=0.3))
+    noisy.set_weights(model.get_weights())
+    names = {layer.name for layer in noisy.layers}
+    assert {"embedding_dropout", "encoder_embedding_dropout"} <= names
+    quiet = np.asarray(noisy(INPUTS))
+    np.testing.assert_allclose(quiet, model(INPUTS), **CLOSE)
+    assert np.abs(np.asarray(noisy(INPUTS, training=True)) - quiet).max() > 1e-2
+    trunk, project = models.split_head(noisy)
+    hidden, still = trunk(INPUTS, training=True), trunk(INPUTS)
+    # The last dropout stands before the cut: it is part of what the head reads.
+    share = (np.asarray(hidden) == 0).mean()
+    assert 0.1 < share < 0.5 and (np.asarray(still) == 0).mean() < 0.05
+
+
+def test_sizes_are_counted(model):
+    count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    assert models.count_parameters(model) == count
+    flops = models.flops_per_token(model.config, 5)
+    # Nearly every weight of a matrix is used once, in three products of two.
+    table = V * (model.config.head_width if "lstm" in model.name else 20)
+    outside = count if model.config.tied else count - table
+    assert 0.5 < flops / (6 * outside) < 1.5
+
+
+def test_the_encoder_alone(model):
+    module = t5 if model.config.architecture == "t5" else lstm_seq2seq
+    source = {name: INPUTS[name] for name in ("source_ids", "source_lengths")}
+    memory = module.encoder(model)(source)
+    memory = memory if module is t5 else memory["memory"]
+    assert memory.shape[:2] == (B, S)
+
+
+@pytest.mark.parametrize(
+    ("length", "capacity", "message"),
+    [(30, 4, "prompt length.*30"), (5, 30, "capacity.*30"), (5, 0, "capacity.*0")],
+)
+def test_more_than_the_positions_is_refused(length, capacity, message):
+    decoder = models.decoder(models.build(T5))
+    with pytest.raises(ValueError, match=message):
+        decoder.prefill(np.ones((1, length), "int32"), np.array([length]), capacity)
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "message"),
+    [
+        (T5, {"head_size": 0}, "head_size=0"),
+        (T5, {"head_size": None, "num_heads": 3}, "multiple of `num_heads`"),
+        (T5, {"num_decoder_layers": 0}, "num_decoder_layers=0"),
+        (T5, {"activation": "gelu"}, "'geglu_tanh', 'relu'"),
+        (T5, {"relative_buckets": 7}, "num_buckets=7"),
+        (T5, {"relative_max_distance": 2}, "max_distance=2"),
+        (T5, {"relative_max_distance": 4}, "max_distance=4.*bidirectional|gives 4"),
+        (T5, {"start_id": V}, f"start_id={V}"),
+        (T5, {"start_id": -1}, "start_id"),
+        (T5, {"dropout": float("nan")}, "dropout=nan"),
+        (T5, {"max_positions": 0}, "max_positions=0"),
+        (LSTM, {"units": 0}, "units=0"),
+        (LSTM, {"units": 7}, "units=7"),
+        (LSTM, {"attention": "none"}, "'multiplicative', 'additive'"),
+        (LSTM, {"attention_units": 0}, "attention_units=0"),
+        (LSTM, {"dropout": 1.0}, "dropout=1.0"),
+        (LSTM, {"recurrent_dropout": -0.1}, "recurrent_dropout=-0.1"),
+        (LSTM, {"start_id": V}, f"start_id={V}"),
+    ],
+)
+def test_bad_sizes_are_named(config, fields, message):
+    with pytest.raises(ValueError, match=message):
+        config.replace(**fields)
+
+
+@pytest.mark.parametrize("config", [T5, LSTM], ids=["t5", "lstm"])
+def test_an_open_vocabulary_cannot_be_built(config):
+    with pytest.raises(ValueError, match="vocab_size"):
+        models.build(config.replace(vocab_size=0))

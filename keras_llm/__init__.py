@@ -19,6 +19,7 @@ _SUB_PACKAGES = (
     "generation",
     "training",
     "evaluation",
+    "convert",
     "export",
     "serving",
     "configs",

@@ -24,6 +24,7 @@ RANKED = (
     "generation",
     "training",
     "evaluation",
+    "convert",
     "export",
     "serving",
     "configs",

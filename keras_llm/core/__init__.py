@@ -13,6 +13,7 @@ from keras_llm.core.folders import (
     write_manifest,
     write_text,
 )
+from keras_llm.core.tensor_file import write_tensors
 
 __all__ = [
     "Config",
@@ -26,5 +27,6 @@ __all__ = [
     "read_json",
     "write_json",
     "write_manifest",
+    "write_tensors",
     "write_text",
 ]

@@ -7,6 +7,7 @@ from keras_llm.core import checks
 from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.initializers import ScaledColumns
 from keras_llm.layers.linear import Linear
+from keras_llm.layers.norms import RMSNorm
 from keras_llm.ops import attention, masks
 from keras_llm.ops import cache as caches
 from keras_llm.ops.rotary import rotary_table, rotate
@@ -34,13 +35,18 @@ class MultiHeadAttention(keras.layers.Layer):
         causal: Whether a token sees only itself and what came before.
         window: Tokens in reach, itself included; None for all. Needs `causal`.
         rotary_base: Base of the rotary positions; None for no rotation.
-        use_bias: Whether both projections add a bias.
+        use_bias: Whether the projections add a bias.
         dropout: Share of attention weights dropped while training.
         seed: Of the dropout.
         kernel_initializer: Of the fused projection [D, (N + 2 K) H].
         output_initializer: Of the output projection [N H, D]; None for the same.
         scale: Factor on the scores; None for 1 / sqrt(H). Another factor changes
             the queries' initial weights, so that scores begin equally large.
+        output_bias: Whether the output projection adds a bias; None for `use_bias`.
+        query_key_norm: Epsilon of an RMSNorm over each head of queries and keys,
+            before the rotation; None for none.
+        rotary_scaling: As in `ops.rotary.frequencies`; needs `rotary_base`.
+        soft_cap: Bound c on the scores: c * tanh(score / c); None for none.
 
     Call arguments:
         x: Float tensor [B, T, D].
@@ -61,7 +67,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     Raises:
         ValueError: Heads that do not divide, an odd head size with rotation, a size
-            below 1, or a window without `causal`.
+            below 1, a window without `causal`, or a scaling without rotation.
 
     Source: Vaswani et al. 2017, eq. 1, https://arxiv.org/abs/1706.03762; Ainslie
     et al. 2023 (grouped queries), https://arxiv.org/abs/2305.13245.
@@ -85,6 +91,10 @@ class MultiHeadAttention(keras.layers.Layer):
         kernel_initializer="glorot_uniform",
         output_initializer=None,
         scale=None,
+        output_bias=None,
+        query_key_norm=None,
+        rotary_scaling=None,
+        soft_cap=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -96,6 +106,7 @@ class MultiHeadAttention(keras.layers.Layer):
             ("window", window),
             ("rotary_base", rotary_base),
             ("scale", scale),
+            ("soft_cap", soft_cap),
         ):
             if value is not None:
                 checks.check_positive(name, value)
@@ -103,6 +114,11 @@ class MultiHeadAttention(keras.layers.Layer):
             raise ValueError(
                 "`window` reaches back from the query, so it needs causal=True. "
                 f"Received: window={window}, causal={causal}."
+            )
+        if rotary_scaling is not None and rotary_base is None:
+            raise ValueError(
+                "`rotary_scaling` changes the rotation, so it needs `rotary_base`. "
+                f"Received: rotary_scaling={rotary_scaling}, rotary_base=None."
             )
         self.num_heads = num_heads
         self.key_value_heads = key_value_heads
@@ -116,10 +132,14 @@ class MultiHeadAttention(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
         self.scale = scale
+        self.output_bias = output_bias
+        self.query_key_norm = query_key_norm
+        self.rotary_scaling = rotary_scaling and tuple(rotary_scaling)
+        self.soft_cap = soft_cap
         self.supports_masking = True
 
     def build(self, x_shape):
-        """Makes the projections `query_key_value` and `output`."""
+        """Makes the projections `query_key_value` and `output`, and the norms."""
         width = x_shape[-1]
         if self.head_size is None:
             checks.check_divides("num_heads", self.num_heads, "width", width)
@@ -136,7 +156,7 @@ class MultiHeadAttention(keras.layers.Layer):
         )
         self.output_projection = Linear(
             width,
-            self.use_bias,
+            self.use_bias if self.output_bias is None else self.output_bias,
             self.output_initializer or self.kernel_initializer.clone(),
             name="output",
             dtype=self.dtype_policy,
@@ -146,6 +166,14 @@ class MultiHeadAttention(keras.layers.Layer):
         self.dropout = Dropout(
             self.dropout_rate, self.seed, name="dropout", dtype=self.dtype_policy
         )
+        if self.query_key_norm is not None:
+            self.query_norm = self._head_norm("query_norm")
+            self.key_norm = self._head_norm("key_norm")
+
+    def _head_norm(self, name):
+        norm = RMSNorm(self.query_key_norm, name=name, dtype=self.dtype_policy)
+        norm.build((None, None, None, self._size))
+        return norm
 
     def _first_kernel(self):
         if self.scale is None:
@@ -215,7 +243,9 @@ class MultiHeadAttention(keras.layers.Layer):
         """Returns the tables [..., 1, T, H] for positions [..., T], or None."""
         if self.rotary_base is None:
             return None
-        cosine, sine = rotary_table(positions, self._size, self.rotary_base)
+        cosine, sine = rotary_table(
+            positions, self._size, self.rotary_base, self.rotary_scaling
+        )
         return cosine[..., None, :, :], sine[..., None, :, :]
 
     def _sequence(self, x_BTD, mask, positions, bias, rotary, training):
@@ -252,11 +282,16 @@ class MultiHeadAttention(keras.layers.Layer):
         says why masks and biases stay with the products spelt out here.
         """
         drops = training and self.dropout_rate > 0
-        return keras.config.backend() == "jax" and self.window is None and not drops
+        plain = self.window is None and self.soft_cap is None and not drops
+        return keras.config.backend() == "jax" and plain
 
     def _split(self, fused_BMTH, rotary):
-        """Splits heads into query, key and value; rotates the first two."""
+        """Splits heads into query, key and value; norms and rotates the first two."""
         rotated = self.num_heads + self.key_value_heads
+        if self.query_key_norm is not None:
+            query, key, value = ops.split(fused_BMTH, [self.num_heads, rotated], axis=1)
+            both = [self.query_norm(query), self.key_norm(key)]
+            fused_BMTH = ops.concatenate([*both, value], axis=1)
         if rotary is None:
             return ops.split(fused_BMTH, [self.num_heads, rotated], axis=1)
         both, value = ops.split(fused_BMTH, [rotated], axis=1)
@@ -269,7 +304,9 @@ class MultiHeadAttention(keras.layers.Layer):
         def drop(weights):
             return self.dropout(weights, training=training)
 
-        return attention.attend(query, key, value, bias, self._scale, drop, sums)
+        return attention.attend(
+            query, key, value, bias, self._scale, drop, sums, self.soft_cap
+        )
 
     def _bias(self, mask, length):
         """Returns float32 [B or 1, 1, T, T], or None where all may see all."""
@@ -300,4 +337,8 @@ class MultiHeadAttention(keras.layers.Layer):
             "output_initializer": self.output_initializer
             and serialize(self.output_initializer),
             "scale": self.scale,
+            "output_bias": self.output_bias,
+            "query_key_norm": self.query_key_norm,
+            "rotary_scaling": self.rotary_scaling,
+            "soft_cap": self.soft_cap,
         }

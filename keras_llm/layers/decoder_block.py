@@ -9,7 +9,7 @@ from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.norms import LayerNorm, RMSNorm
 
-NORMS = ("layer_norm", "rms_norm")
+NORMS = ("layer_norm", "rms_norm", "zero_centred_rms_norm")
 
 
 @keras.saving.register_keras_serializable(package="keras_llm")
@@ -25,7 +25,8 @@ class DecoderBlock(keras.layers.Layer):
         inner_dim: F, the width inside the feed-forward.
         key_value_heads: K; None for N.
         head_size: H; None for D / N.
-        norm: "layer_norm" or "rms_norm", which never has a bias.
+        norm: "layer_norm"; or "rms_norm", which never has a bias; or
+            "zero_centred_rms_norm", the same whose scale counts from 1.
         activation: As in `FeedForward`.
         rotary_base: Base of the rotary positions; None for none.
         window: Tokens in reach of each token; None for all before it.
@@ -39,6 +40,12 @@ class DecoderBlock(keras.layers.Layer):
         scale: Factor on attention's scores; None for 1 / sqrt(H).
         inner_dropout: Share of values dropped inside the feed-forward.
         cross_attention: Whether the block attends to a memory as well.
+        query_key_value_bias: Whether queries, keys and values have a bias; None for
+            `use_bias`.
+        query_key_norm: Whether each head of queries and keys is normed.
+        rotary_scaling: As in `MultiHeadAttention`.
+        soft_cap: Bound on attention's scores; None for none.
+        post_norm: Whether each branch is normed once more before it is added.
 
     Call arguments:
         x: Float tensor [B, T, D].
@@ -79,6 +86,11 @@ class DecoderBlock(keras.layers.Layer):
         scale=None,
         inner_dropout=0.0,
         cross_attention=False,
+        query_key_value_bias=None,
+        query_key_norm=False,
+        rotary_scaling=None,
+        soft_cap=None,
+        post_norm=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -100,27 +112,18 @@ class DecoderBlock(keras.layers.Layer):
         self.scale = scale
         self.inner_dropout = inner_dropout
         self.has_cross_attention = cross_attention
+        self.query_key_value_bias = query_key_value_bias
+        self.query_key_norm = query_key_norm
+        self.rotary_scaling = rotary_scaling
+        self.soft_cap = soft_cap
+        self.post_norm = post_norm
         self.supports_masking = True
 
     def build(self, x_shape, memory_shape=None):
         """Makes the norms, `attention`, `cross_attention` and `feed_forward`."""
-        self.attention_norm = self._norm("attention_norm")
-        self.feed_forward_norm = self._norm("feed_forward_norm")
-        self.attention = MultiHeadAttention(
-            self.num_heads,
-            self.key_value_heads,
-            self.head_size,
-            rotary_base=self.rotary_base,
-            window=self.window,
-            use_bias=self.use_bias,
-            dropout=self.dropout,
-            seed=self.seed,
-            kernel_initializer=_copy(self.kernel_initializer),
-            output_initializer=_copy(self.output_initializer),
-            scale=self.scale,
-            name="attention",
-            dtype=self.dtype_policy,
-        )
+        self.attention_norm = self._norm("attention_norm", x_shape)
+        self._build_attention(x_shape)
+        self.feed_forward_norm = self._norm("feed_forward_norm", x_shape)
         self.feed_forward = FeedForward(
             self.inner_dim,
             self.activation,
@@ -134,15 +137,41 @@ class DecoderBlock(keras.layers.Layer):
         )
         self.attention_dropout = self._dropout("attention_dropout", 1)
         self.feed_forward_dropout = self._dropout("feed_forward_dropout", 2)
-        self.attention_norm.build(x_shape)
-        self.attention.build(x_shape)
-        self.feed_forward_norm.build(x_shape)
         self.feed_forward.build(x_shape)
+        if self.post_norm:
+            self.attention_post_norm = self._norm("attention_post_norm", x_shape)
+            self.feed_forward_post_norm = self._norm("feed_forward_post_norm", x_shape)
         if self.has_cross_attention:
             self._build_cross_attention(x_shape, memory_shape)
 
+    def _build_attention(self, x_shape):
+        self.attention = MultiHeadAttention(
+            self.num_heads,
+            self.key_value_heads,
+            self.head_size,
+            rotary_base=self.rotary_base,
+            window=self.window,
+            use_bias=(
+                self.use_bias
+                if self.query_key_value_bias is None
+                else self.query_key_value_bias
+            ),
+            dropout=self.dropout,
+            seed=self.seed,
+            kernel_initializer=_copy(self.kernel_initializer),
+            output_initializer=_copy(self.output_initializer),
+            scale=self.scale,
+            output_bias=self.use_bias,
+            query_key_norm=self.epsilon if self.query_key_norm else None,
+            rotary_scaling=self.rotary_scaling,
+            soft_cap=self.soft_cap,
+            name="attention",
+            dtype=self.dtype_policy,
+        )
+        self.attention.build(x_shape)
+
     def _build_cross_attention(self, x_shape, memory_shape):
-        self.cross_attention_norm = self._norm("cross_attention_norm")
+        self.cross_attention_norm = self._norm("cross_attention_norm", x_shape)
         self.cross_attention = CrossAttention(
             self.num_heads,
             self.head_size,
@@ -156,15 +185,17 @@ class DecoderBlock(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
         self.cross_attention_dropout = self._dropout("cross_attention_dropout", 5)
-        self.cross_attention_norm.build(x_shape)
         self.cross_attention.build(x_shape, memory_shape)
 
-    def _norm(self, name):
-        if self.norm == "rms_norm":
-            return RMSNorm(self.epsilon, name=name, dtype=self.dtype_policy)
-        return LayerNorm(
-            self.epsilon, self.use_bias, name=name, dtype=self.dtype_policy
-        )
+    def _norm(self, name, x_shape):
+        """Returns a built norm."""
+        options = {"name": name, "dtype": self.dtype_policy}
+        if self.norm == "layer_norm":
+            norm = LayerNorm(self.epsilon, self.use_bias, **options)
+        else:
+            norm = RMSNorm(self.epsilon, self.norm != "rms_norm", **options)
+        norm.build(x_shape)
+        return norm
 
     def _dropout(self, name, number):
         return Dropout(
@@ -201,6 +232,8 @@ class DecoderBlock(keras.layers.Layer):
             rotary=rotary,
             training=training,
         )
+        if self.post_norm:
+            branch = self.attention_post_norm(branch)
         x = x + self.attention_dropout(branch, training=training)
         if memory is not None:
             branch = self.cross_attention(
@@ -217,6 +250,8 @@ class DecoderBlock(keras.layers.Layer):
         branch, keys, values = self.attention.prefill(
             self.attention_norm(x_BTD), real_BT, capacity, bias, rotary
         )
+        if self.post_norm:
+            branch = self.attention_post_norm(branch)
         return self._finish(x_BTD + branch), keys, values
 
     def step(
@@ -238,6 +273,8 @@ class DecoderBlock(keras.layers.Layer):
         branch, keys, values = self.attention.step(
             self.attention_norm(x_BD), keys, values, slots, bias, rotary, compiled
         )
+        if self.post_norm:
+            branch = self.attention_post_norm(branch)
         x_BD = x_BD + branch
         if memory is not None:
             x_BD = x_BD + self.cross_attention.attend(
@@ -251,6 +288,8 @@ class DecoderBlock(keras.layers.Layer):
     def _finish(self, x, training=False):
         """Adds the feed-forward's branch."""
         branch = self.feed_forward(self.feed_forward_norm(x), training=training)
+        if self.post_norm:
+            branch = self.feed_forward_post_norm(branch)
         return x + self.feed_forward_dropout(branch, training=training)
 
     def get_config(self):
@@ -276,6 +315,11 @@ class DecoderBlock(keras.layers.Layer):
             "scale": self.scale,
             "inner_dropout": self.inner_dropout,
             "cross_attention": self.has_cross_attention,
+            "query_key_value_bias": self.query_key_value_bias,
+            "query_key_norm": self.query_key_norm,
+            "rotary_scaling": self.rotary_scaling,
+            "soft_cap": self.soft_cap,
+            "post_norm": self.post_norm,
         }
 
 

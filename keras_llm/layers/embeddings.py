@@ -11,7 +11,7 @@ from keras_llm.ops import products
 class TokenEmbedding(keras.layers.Layer):
     """Looks up a vector per token id, or scores a vector against every id.
 
-    y[t] = embeddings[id[t]]; in reverse,
+    y[t] = vector_scale * embeddings[id[t]]; in reverse,
     logits = logit_scale * x @ transpose(embeddings), plus `output_bias`.
 
     Args:
@@ -20,6 +20,7 @@ class TokenEmbedding(keras.layers.Layer):
         embeddings_initializer: Of the table [V, D].
         use_output_bias: Whether logits get a bias, `output_bias` [V].
         logit_scale: Factor on x in reverse.
+        vector_scale: Factor on the vectors that are looked up.
 
     Call arguments:
         x: Int ids [...], or with `reverse` a float tensor [..., D].
@@ -47,17 +48,20 @@ class TokenEmbedding(keras.layers.Layer):
         embeddings_initializer="normal",
         use_output_bias=False,
         logit_scale=1.0,
+        vector_scale=1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
         checks.check_positive("vocab_size", vocab_size)
         checks.check_positive("width", width)
         checks.check_positive("logit_scale", logit_scale)
+        checks.check_positive("vector_scale", vector_scale)
         self.vocab_size = vocab_size
         self.width = width
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.use_output_bias = use_output_bias
         self.logit_scale = logit_scale
+        self.vector_scale = vector_scale
 
     def build(self, _):
         """Makes `embeddings` [V, D] and `output_bias` [V]."""
@@ -80,7 +84,8 @@ class TokenEmbedding(keras.layers.Layer):
         """Returns vectors [..., D], or logits [..., V]."""
         if not reverse:
             vectors = ops.take(self.embeddings, x, axis=0)
-            return ops.cast(vectors, self.compute_dtype)
+            vectors = ops.cast(vectors, self.compute_dtype)
+            return vectors if self.vector_scale == 1 else vectors * self.vector_scale
         if len(x.shape) == 2:
             return self.next_token_logits(x)
         x = self._scaled(x)
@@ -138,6 +143,7 @@ class TokenEmbedding(keras.layers.Layer):
             ),
             "use_output_bias": self.use_output_bias,
             "logit_scale": self.logit_scale,
+            "vector_scale": self.vector_scale,
         }
 
 

@@ -9,6 +9,8 @@ from keras_llm.core import checks
 class _Norm(keras.layers.Layer):
     """Owner of `scale` and `bias`; a subclass gives the formula."""
 
+    first_scale = "ones"  # Initializer of `scale`.
+
     def __init__(self, epsilon, use_bias, **kwargs):
         super().__init__(**kwargs)
         checks.check_not_negative("epsilon", epsilon)
@@ -21,7 +23,7 @@ class _Norm(keras.layers.Layer):
         shape = (x_shape[-1],)
         # Kept out of autocasting: the whole computation runs in float32.
         self.scale = self.add_weight(
-            name="scale", shape=shape, initializer="ones", autocast=False
+            name="scale", shape=shape, initializer=self.first_scale, autocast=False
         )
         self.bias = None
         if self.use_bias:
@@ -92,6 +94,8 @@ class RMSNorm(_Norm):
 
     Args:
         epsilon: Added under the root, in units of x**2.
+        zero_centred: Whether `scale` counts from 1: it starts at 0, weight decay
+            pulls towards no rescaling, and y is multiplied by 1 + scale.
 
     Call arguments:
         x: Float tensor [..., D]; D must be known when the layer is built.
@@ -109,16 +113,25 @@ class RMSNorm(_Norm):
     array([[0.8485, 1.1314]], dtype=float32)
     """
 
-    def __init__(self, epsilon=1e-5, **kwargs):
+    def __init__(self, epsilon=1e-5, zero_centred=False, **kwargs):
         super().__init__(epsilon, False, **kwargs)
+        self.zero_centred = zero_centred
+        if zero_centred:
+            self.first_scale = "zeros"
 
     def call(self, x):
         """Returns [..., D]."""
         x = self._wide(x)
         power = ops.mean(ops.square(x), axis=-1, keepdims=True)
-        y = x * ops.rsqrt(power + self.epsilon) * self._wide(self.scale)
+        scale = self._wide(self.scale)
+        y = x * ops.rsqrt(power + self.epsilon)
+        y = y * (1.0 + scale if self.zero_centred else scale)
         return ops.cast(y, self.compute_dtype)
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "zero_centred": self.zero_centred,
+        }

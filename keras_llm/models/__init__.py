@@ -6,19 +6,24 @@ from keras_llm.models.architectures import (
     count_parameters,
     decoder,
     flops_per_token,
+    skeleton,
     split_head,
 )
 from keras_llm.models.bert import BertConfig, build_bert
 from keras_llm.models.electra import ElectraConfig, build_electra, discriminator
 from keras_llm.models.folder import (
+    has_tokenizer,
     load,
     load_config,
     load_tokenizer,
     load_weights,
+    open_values,
     save,
+    save_values,
 )
+from keras_llm.models.gemma import GemmaConfig, GemmaDecoder, build_gemma
 from keras_llm.models.gpt2 import GPT2Config, GPT2Decoder, build_gpt2
-from keras_llm.models.llama import LlamaConfig, LlamaDecoder, build_llama
+from keras_llm.models.llama import LlamaConfig, LlamaDecoder, RotaryScaling, build_llama
 from keras_llm.models.lstm_classifier import LSTMClassifierConfig, build_lstm_classifier
 from keras_llm.models.lstm_lm import LSTMLMConfig, LSTMLMDecoder, build_lstm_lm
 from keras_llm.models.lstm_seq2seq import (
@@ -37,6 +42,8 @@ __all__ = [
     "ElectraConfig",
     "GPT2Config",
     "GPT2Decoder",
+    "GemmaConfig",
+    "GemmaDecoder",
     "LSTMClassifierConfig",
     "LSTMLMConfig",
     "LSTMLMDecoder",
@@ -44,6 +51,7 @@ __all__ = [
     "LSTMSeq2SeqDecoder",
     "LlamaConfig",
     "LlamaDecoder",
+    "RotaryScaling",
     "T5Config",
     "T5Decoder",
     "TextVAEConfig",
@@ -51,6 +59,7 @@ __all__ = [
     "build",
     "build_bert",
     "build_electra",
+    "build_gemma",
     "build_gpt2",
     "build_llama",
     "build_lstm_classifier",
@@ -62,11 +71,15 @@ __all__ = [
     "decoder",
     "discriminator",
     "flops_per_token",
+    "has_tokenizer",
     "load",
     "load_config",
     "load_tokenizer",
     "load_weights",
+    "open_values",
     "save",
+    "save_values",
+    "skeleton",
     "split_head",
     "transfer_weights",
 ]

@@ -10,6 +10,7 @@ from keras_llm.core import Config, checks
 from keras_llm.models import (
     bert,
     electra,
+    gemma,
     gpt2,
     heads,
     llama,
@@ -36,6 +37,12 @@ ARCHITECTURES = {
     "bert": Architecture(bert.BertConfig, bert.build_bert, None, bert.forward_flops),
     "electra": Architecture(
         electra.ElectraConfig, electra.build_electra, None, electra.forward_flops
+    ),
+    "gemma": Architecture(
+        gemma.GemmaConfig,
+        gemma.build_gemma,
+        gemma.GemmaDecoder,
+        transformer.forward_flops,
     ),
     "gpt2": Architecture(
         gpt2.GPT2Config, gpt2.build_gpt2, gpt2.GPT2Decoder, transformer.forward_flops
@@ -96,6 +103,20 @@ def build(config: Any, dtype: Any = None) -> keras.Model:
     'gpt2'
     """
     return architecture(config.architecture).build(config, dtype)
+
+
+def skeleton(config: Any) -> keras.Model:
+    """Returns the model of a config without values: paths and shapes of its weights.
+
+    It takes no memory to speak of, whatever the sizes, and cannot be called.
+
+    >>> config = gpt2.GPT2Config(vocab_size=1_000_000, width=60_000, num_layers=1)
+    >>> table = skeleton(config).get_layer("token_embedding").weights[0]
+    >>> table.path, tuple(table.shape)
+    ('token_embedding/embeddings', (1000000, 60000))
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        return build(config)
 
 
 def decoder(model: keras.Model, jit: bool = False) -> Any:

@@ -1,14 +1,15 @@
 """Model folders: a config, weights, a tokenizer and a card; no code, no pickle."""
 
+import contextlib
 import math
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 import keras_llm
 from keras_llm.core import (
@@ -19,8 +20,14 @@ from keras_llm.core import (
     read_json,
     write_json,
     write_manifest,
+    write_tensors,
 )
-from keras_llm.models.architectures import architecture, build, count_parameters
+from keras_llm.models.architectures import (
+    architecture,
+    build,
+    count_parameters,
+    skeleton,
+)
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -47,16 +54,39 @@ def save(model: keras.Model, folder: Path, tokenizer: Any = None) -> None:
         FileExistsError: `folder` exists.
         core.DiskFullError: The disk is full.
     """
+    values = (
+        (weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights
+    )
+    save_values(model, values, folder, tokenizer)
+
+
+def save_values(
+    model: keras.Model,
+    values: Iterable[tuple[str, np.ndarray]],
+    folder: Path,
+    tokenizer: Any = None,
+) -> None:
+    """Writes a model folder with other values than the model's own.
+
+    Together with `skeleton` it writes a model that was never in memory as a whole.
+
+    Args:
+        model: A model, or the skeleton of one.
+        values: Yields (path, values) of every weight in the order of
+            `model.weights`; one at a time is held in memory.
+        folder: Where to; it must not exist.
+        tokenizer: As in `save`.
+
+    Raises:
+        ValueError: `values` gives other names, another order or other shapes.
+        FileExistsError: `folder` exists.
+        core.DiskFullError: The disk is full.
+    """
+    shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
     folders.check_absent(folder)
-    folders.check_free_space(folder, 4 * sum(math.prod(w.shape) for w in model.weights))
+    folders.check_free_space(folder, 4 * sum(map(math.prod, shapes.values())))
     with new_folder(folder) as temporary:
-        weights = {
-            weight.path: np.ascontiguousarray(
-                keras.ops.convert_to_numpy(weight), dtype="float32"
-            )
-            for weight in model.weights
-        }
-        safetensors.numpy.save_file(weights, temporary / _WEIGHTS)
+        write_tensors(temporary / _WEIGHTS, shapes, values)
         write_json(
             temporary / _CONFIG,
             {
@@ -100,9 +130,7 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
         core.CorruptFolderError: A file differs from the manifest, or the weights
             do not fit the config; the message names the file or the weight.
     """
-    _check_is_model_folder(pathlib.Path(folder))
-    check_manifest(folder, editable=(_CARD,))
-    model = build(load_config(folder), dtype)
+    model = build(_checked_config(folder), dtype)
     load_weights(model, pathlib.Path(folder) / _WEIGHTS)
     return model
 
@@ -116,14 +144,53 @@ def load_weights(model: keras.Model, path: Path) -> None:
         core.CorruptFolderError: The file is malformed; or a weight is missing, left
             over or of another shape.
     """
-    weights = {weight.path: weight for weight in model.weights}
+    with _open(model, path) as read:
+        for weight in model.weights:
+            weight.assign(read(weight.path))
+
+
+@contextlib.contextmanager
+def open_values(
+    folder: Path,
+) -> Iterator[tuple[keras.Model, Callable[[str], np.ndarray]]]:
+    """Opens a model folder without loading the model.
+
+    Args:
+        folder: Written by `save`.
+
+    Yields:
+        The skeleton of the model, and the function from a weight's path to its
+        values in float32, which are read when it is called.
+
+    Raises:
+        FileNotFoundError, core.CorruptFolderError: As in `load`.
+    """
+    model = skeleton(_checked_config(folder))
+    with _open(model, pathlib.Path(folder) / _WEIGHTS) as read:
+        yield model, read
+
+
+def _checked_config(folder):
+    """Returns the config of a folder that is whole."""
+    _check_is_model_folder(pathlib.Path(folder))
+    check_manifest(folder, editable=(_CARD,))
+    return load_config(folder)
+
+
+@contextlib.contextmanager
+def _open(model, path):
+    """Yields the function from a weight's path to its values; all of them fit."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            _check_fit(weights, file, path)
-            for name, weight in weights.items():
-                weight.assign(file.get_tensor(name))
+            _check_fit({weight.path: weight for weight in model.weights}, file, path)
+            yield file.get_tensor
     except safetensors.SafetensorError as error:
         raise CorruptFolderError(f"{path} is no safetensors file: {error}.") from error
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Returns whether a model folder holds a tokenizer."""
+    return (pathlib.Path(folder) / _TOKENIZER).is_dir()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -134,12 +201,11 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from keras_llm import tokenizers  # Text ops: not needed for the model alone.
 
-    path = pathlib.Path(folder) / _TOKENIZER
-    if not path.is_dir():
+    if not has_tokenizer(folder):
         raise FileNotFoundError(
             f"This model was saved without a tokenizer. Received: {folder}."
         )
-    return tokenizers.load(path)
+    return tokenizers.load(pathlib.Path(folder) / _TOKENIZER)
 
 
 def _check_is_model_folder(root):

@@ -190,7 +190,8 @@ class TransformerWriter:
         position = ops.minimum(state["position"], capacity - 1)
         x = self._embed(token_ids, position, self.latent_embedding(state["z"]))
         bias = masks.as_bias(masks.cached(position, capacity))
-        x, caches = step_blocks(self.blocks, x, state, position, bias, jit)
+        biases = [bias] * len(self.blocks)
+        x, caches = step_blocks(self.blocks, x, state, position, biases, jit)
         return self.final_norm(x), {
             "z": state["z"],
             "position": position + 1,

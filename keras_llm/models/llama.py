@@ -23,11 +23,48 @@ from keras_llm.models.transformer import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RotaryScaling(Config):
+    """How rotary positions reach beyond the length of the first training.
+
+    Source: Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783.
+    """
+
+    factor: float = 8.0  # How much longer texts may be.
+    low_frequency_factor: float = 1.0  # Fewer turns are slowed by `factor`.
+    high_frequency_factor: float = 4.0  # More turns are left as they are.
+    original_positions: int = 8_192  # Length that turns are counted over, in tokens.
+
+    def __post_init__(self):
+        checks.check_in_range("factor", self.factor, 1, float("inf"))
+        checks.check_positive("low_frequency_factor", self.low_frequency_factor)
+        checks.check_positive("original_positions", self.original_positions)
+        if not self.high_frequency_factor > self.low_frequency_factor:
+            raise ValueError(
+                "`high_frequency_factor` must be above `low_frequency_factor`. "
+                f"Received: {self.high_frequency_factor}, {self.low_frequency_factor}."
+            )
+
+    def numbers(self) -> tuple[float, float, float, int]:
+        """Returns what `ops.rotary.frequencies` takes."""
+        return (
+            self.factor,
+            self.low_frequency_factor,
+            self.high_frequency_factor,
+            self.original_positions,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LlamaConfig(Config):
-    """Sizes of a Llama; with `window` it is also Mistral's shape.
+    """Sizes of a Llama, and of those who share its design.
+
+    With `window` it is Mistral's shape, with `query_key_value_bias` Qwen2's, with
+    `query_key_norm` Qwen3's, with `rotary_scaling` that of Llama 3.1 and later.
 
     Source: Touvron et al. 2023, section 2.2, https://arxiv.org/abs/2302.13971;
-    Jiang et al. 2023 (grouped queries, window), https://arxiv.org/abs/2310.06825.
+    Jiang et al. 2023 (grouped queries, window), https://arxiv.org/abs/2310.06825;
+    Yang et al. 2024, https://arxiv.org/abs/2407.10671, and 2025 (norms of queries and
+    keys), https://arxiv.org/abs/2505.09388.
 
     >>> LlamaConfig(num_heads=12, key_value_heads=5)
     Traceback (most recent call last):
@@ -49,6 +86,9 @@ num_heads=12, key_value_heads=5. Change `num_heads` to 10 or 15, or change \
     # None: 8/3 * width, rounded up to a multiple of 64.
     feed_forward_width: int | None = None
     rotary_base: float = 10_000.0  # Longest wavelength / (2 pi), in tokens.
+    rotary_scaling: RotaryScaling | None = None
+    query_key_value_bias: bool = False  # Beside which no projection has a bias.
+    query_key_norm: bool = False  # Whether each head of queries and keys is normed.
     window: int | None = None  # Tokens in reach of each token; None: all.
     tied: bool = False  # Whether the output shares the embedding's table.
     dropout: float = 0.0  # Share of values dropped while training.
@@ -116,6 +156,9 @@ def build_llama(config: LlamaConfig, dtype=None) -> keras.Model:
             rotary_base=config.rotary_base,
             window=config.window,
             use_bias=False,
+            query_key_value_bias=config.query_key_value_bias,
+            query_key_norm=config.query_key_norm,
+            rotary_scaling=config.rotary_scaling and config.rotary_scaling.numbers(),
             dropout=config.dropout,
             epsilon=config.epsilon,
             kernel_initializer=normal(),

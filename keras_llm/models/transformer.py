@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_llm.core import checks
+from keras_llm.layers import DocumentLayout
 from keras_llm.ops import cache as caches
 from keras_llm.ops import masks
 
@@ -85,9 +86,21 @@ def output_head(model: keras.Model, compiled: bool = False):
         head = model.get_layer("head")
         return lambda hidden: ops.cast(head(hidden), "float32")
     embedding = model.get_layer("token_embedding")
+    soft_cap = getattr(model.config, "logit_soft_cap", None)
     if compiled:
-        return lambda hidden_BD: embedding.next_token_logits(hidden_BD, compiled=True)
-    return lambda hidden: embedding(hidden, reverse=True)
+        return lambda hidden_BD: soft_capped(
+            embedding.next_token_logits(hidden_BD, compiled=True), soft_cap
+        )
+    return lambda hidden: soft_capped(embedding(hidden, reverse=True), soft_cap)
+
+
+def soft_capped(logits, soft_cap: float | None):
+    """Returns logits bounded to -soft_cap..soft_cap by a tanh; None for no bound."""
+    if soft_cap is None:
+        return logits
+    # (Keras takes the product of a symbolic tensor and a number for a sparse one.)
+    cap = ops.convert_to_tensor(soft_cap, "float32")
+    return cap * ops.tanh(logits / cap)
 
 
 def forward_flops(config, context: int) -> int:
@@ -100,14 +113,14 @@ def forward_flops(config, context: int) -> int:
     heads, width = config.num_heads, config.width
     size = getattr(config, "head_size", None) or width // heads
     shared = getattr(config, "key_value_heads", None) or heads
-    gated = 3 if config.architecture == "llama" else 2
+    gated = 3 if config.architecture in ("gemma", "llama") else 2
     per_layer = width * size * (2 * heads + 2 * shared)
     per_layer += gated * width * config.inner_dim
     per_layer += 2 * heads * size * context
     return 2 * (config.num_layers * per_layer + config.vocab_size * width)
 
 
-def step_blocks(blocks, x_BD, state, position, bias, jit):
+def step_blocks(blocks, x_BD, state, position, biases, jit):
     """Runs one token per row through decoder blocks, each against its caches.
 
     Args:
@@ -115,7 +128,8 @@ def step_blocks(blocks, x_BD, state, position, bias, jit):
         x_BD: What enters the first.
         state: Holds `keys_i` and `values_i` of block i.
         position: Int32 [B], the slot that the token fills.
-        bias: Float32 [B, 1, 1, C]: which slots it sees, its own included.
+        biases: For each block float32 [B, 1, 1, C]: which slots it sees, the token's
+            own included.
         jit: Whether XLA compiles the caller.
 
     Returns:
@@ -128,7 +142,7 @@ def step_blocks(blocks, x_BD, state, position, bias, jit):
     for i, block in enumerate(blocks):
         keys, values = f"keys_{i}", f"values_{i}"
         x_BD, new[keys], new[values] = block.step(
-            x_BD, state[keys], state[values], slots, bias, rotary, jit
+            x_BD, state[keys], state[values], slots, biases[i], rotary, jit
         )
     return x_BD, new
 
@@ -157,14 +171,30 @@ class TransformerDecoder(abc.ABC):
             model.get_layer(f"block_{i}") for i in range(self.config.num_layers)
         ]
         self.token_embedding = model.get_layer("token_embedding")
-        self.documents = model.get_layer("documents")
+        self.window = getattr(self.config, "window", None)
+        self.documents = DocumentLayout(self.config.separator_id, self.window)
         self.final_norm = model.get_layer("final_norm")
         self.project = output_head(model, jit)
-        self.window = getattr(self.config, "window", None)
 
     @abc.abstractmethod
     def embed(self, token_ids, positions):
         """Returns what enters the first block; positions count per document."""
+
+    def prefill_layout(self, token_ids):
+        """Returns positions [B or 1, T] and each block's bias [B or 1, 1, T, T]."""
+        positions, bias = self.documents(token_ids)
+        return positions, [bias] * self.config.num_layers
+
+    def step_biases(self, position, capacity, start):
+        """Returns each block's bias [B, 1, 1, C].
+
+        Args:
+            position: Int32 [B], the slot of the current token.
+            capacity: C.
+            start: Int32 [B], the current document's first slot; None for 0.
+        """
+        bias = masks.as_bias(masks.cached(position, capacity, self.window, start))
+        return [bias] * self.config.num_layers
 
     def prefill(self, token_ids, lengths, capacity):
         """Runs right-padded prompts.
@@ -184,14 +214,14 @@ class TransformerDecoder(abc.ABC):
         lengths = ops.cast(lengths, "int32")
         length = ops.shape(token_ids)[1]
         time_1T = ops.arange(length, dtype="int32")[None]
-        positions, bias = self.documents(token_ids)
+        positions, biases = self.prefill_layout(token_ids)
         rotary = self.blocks[0].attention.rotary(time_1T)
         real_BT = masks.real_tokens(lengths, length)
         x = self.embed(token_ids, positions)
         state = {}
         for i, block in enumerate(self.blocks):
             x, state[f"keys_{i}"], state[f"values_{i}"] = block.prefill(
-                x, real_BT, capacity, bias, rotary
+                x, real_BT, capacity, biases[i], rotary
             )
         last = ops.maximum(lengths - 1, 0)[:, None]
         hidden_BD = ops.take_along_axis(x, last[:, :, None], axis=1)[:, 0]
@@ -220,9 +250,9 @@ class TransformerDecoder(abc.ABC):
         if start is not None:
             opens = ops.equal(token_ids, self.config.separator_id)
             start = ops.where(opens, position, start)
-        bias = masks.as_bias(masks.cached(position, capacity, self.window, start))
+        biases = self.step_biases(position, capacity, start)
         x = self.embed(token_ids, position if start is None else position - start)
-        x, new_state = step_blocks(self.blocks, x, state, position, bias, self.jit)
+        x, new_state = step_blocks(self.blocks, x, state, position, biases, self.jit)
         new_state["position"] = position + 1
         if start is not None:
             new_state["segment_start"] = start

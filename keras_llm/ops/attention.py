@@ -5,7 +5,14 @@ from keras import ops
 
 
 def attend(
-    query_BNTH, key_BKCH, value_BKCH, bias=None, scale=1.0, drop=None, sums=False
+    query_BNTH,
+    key_BKCH,
+    value_BKCH,
+    bias=None,
+    scale=1.0,
+    drop=None,
+    sums=False,
+    soft_cap=None,
 ):
     """Returns [B, N, T, H]: for every query the weighted mean of the values.
 
@@ -21,6 +28,8 @@ def attend(
         drop: Function from weights to weights, as dropout is; None for none.
         sums: Whether both products are spelt as sums. XLA fuses these on CPU; for a
             single query its batched product takes twice the time (batch 8, C = 96).
+        soft_cap: Bound c on the scores' size, before the bias: c * tanh(score / c);
+            None for none.
     """
     dtype = value_BKCH.dtype
     wide = keras.backend.result_type(dtype, "float32")
@@ -38,6 +47,8 @@ def attend(
     else:
         scores = ops.einsum("bkqh,bkch->bkqc", query, key_BKCH)
     scores = ops.cast(_regroup(scores, heads), wide)
+    if soft_cap is not None:
+        scores = soft_cap * ops.tanh(scores / soft_cap)
     if bias is not None:
         # The spare axis keeps TensorFlow from fusing product and sum into one
         # oneDNN op, which took 3 times as long as both (batch 8, C = 96).

@@ -1,18 +1,55 @@
 """Rotary position embedding: pairs (i, i + F) of every head turn with position."""
 
+import math
+
 from keras import ops
 
 
-def rotary_table(positions, head_size, base=10_000.0):
+def frequencies(head_size, base=10_000.0, scaling=None):
+    """Returns the F = head_size / 2 angles of one position, in radians.
+
+    angle[i] = base**(-i / F). With scaling, for texts longer than those of the first
+    training, a pair that turns fewer than `low` times over the original length turns
+    `factor` times slower, one that turns more than `high` times as before, and those
+    between by a share in proportion.
+
+    Args:
+        head_size: H, even.
+        base: Wavelengths run from 2 pi to 2 pi * base tokens.
+        scaling: None, or (factor, low, high, original length in tokens).
+
+    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864; the scaling is that of
+    Llama 3.1: Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783.
+
+    >>> frequencies(4, base=100.0)
+    [1.0, 0.1]
+    >>> frequencies(4, base=100.0, scaling=(8.0, 1.0, 4.0, 50))
+    [1.0, 0.0125]
+    """
+    half = head_size // 2
+    angles = [base ** (-i / half) for i in range(half)]
+    if scaling is None:
+        return angles
+    factor, low, high, original = scaling
+    turns = [original * angle / (2 * math.pi) for angle in angles]
+    kept = [min(max((turn - low) / (high - low), 0.0), 1.0) for turn in turns]
+    return [
+        angle * (share + (1 - share) / factor)
+        for angle, share in zip(angles, kept, strict=True)
+    ]
+
+
+def rotary_table(positions, head_size, base=10_000.0, scaling=None):
     """Returns the cosines and signed sines that `rotate` multiplies by.
 
-    angle[p, i] = p * base**(-i / F) for i < F = head_size / 2, in float32 whatever
-    the model computes in: bfloat16 cannot tell position 257 from 258.
+    angle[p, i] = p * frequency[i], in float32 whatever the model computes in:
+    bfloat16 cannot tell position 257 from 258.
 
     Args:
         positions: Int tensor [...], in tokens.
         head_size: H, even.
-        base: Wavelengths run from 2 pi to 2 pi * base tokens.
+        base: As in `frequencies`.
+        scaling: As in `frequencies`.
 
     Returns:
         Two float32 tensors [..., H]: (cos, cos) and (-sin, sin).
@@ -25,8 +62,7 @@ def rotary_table(positions, head_size, base=10_000.0):
     array([[1.  , 1.  ],
            [0.54, 0.54]], dtype=float32)
     """
-    half = head_size // 2
-    frequency_F = [base ** (-i / half) for i in range(half)]
+    frequency_F = frequencies(head_size, base, scaling)
     frequency_F = ops.convert_to_tensor(frequency_F, "float32")
     angle = ops.cast(positions, "float32")[..., None] * frequency_F
     cosine, sine = ops.cos(angle), ops.sin(angle)

@@ -31,6 +31,8 @@ class ByteBPETokenizer(Tokenizer):
             bytes are among them.
         merges: Pairs of tokens in the order of rank.
         special_ids: Role to id; "end" is required.
+        special_names: Role to how the special token is written in files; None for
+            `<|endoftext|>` and `<|ROLE|>`.
 
     Raises:
         ValueError: A byte or a merge's token is not in the vocabulary, two ids have
@@ -56,8 +58,10 @@ class ByteBPETokenizer(Tokenizer):
         token_bytes: Sequence[bytes],
         merges: Sequence[tuple[bytes, bytes]],
         special_ids: Mapping[str, int],
+        special_names: Mapping[str, str] | None = None,
     ):
         super().__init__(token_bytes, special_ids)
+        self._special_names = dict(special_names or {})
         self._pairs = tuple((bytes(left), bytes(right)) for left, right in merges)
         ids = _ids_of_bytes(token_bytes, set(special_ids.values()))
         self._rules = MergeRules(_merge_ids(self._pairs, ids), self.vocab_size)
@@ -67,6 +71,16 @@ class ByteBPETokenizer(Tokenizer):
             # A separator takes one place, which makes lengths add up to positions.
             self._lengths = tf.constant([*lengths, 1], tf.int32)
         self._words = WordTable(self._tokens_that_stay_whole(ids))
+
+    @property
+    def special_names(self) -> dict[str, str]:
+        """Role to how the special token is written in files."""
+        return {
+            role: self._special_names.get(
+                role, END_TOKEN if role == "end" else f"<|{role}|>"
+            )
+            for role in self.special_ids
+        }
 
     @property
     def merges(self) -> list[tuple[bytes, bytes]]:
@@ -108,7 +122,7 @@ class ByteBPETokenizer(Tokenizer):
             silent = token in names
             token_bytes[number] = b"" if silent else gpt2_files.to_bytes(token)
         special_ids = {role: vocabulary[name] for role, name in special_tokens.items()}
-        return cls(token_bytes.tolist(), merges, special_ids)
+        return cls(token_bytes.tolist(), merges, special_ids, special_tokens)
 
     def _encode_rows(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
         with tf.device("CPU:0"):
@@ -170,17 +184,11 @@ class ByteBPETokenizer(Tokenizer):
         }
 
     def _description(self) -> dict[str, Any]:
-        return {"special_tokens": self._special_tokens()}
-
-    def _special_tokens(self) -> dict[str, str]:
-        return {
-            role: END_TOKEN if role == "end" else f"<|{role}|>"
-            for role in self.special_ids
-        }
+        return {"special_tokens": self.special_names}
 
     def _save_files(self, folder: pathlib.Path) -> None:
         tokens = [gpt2_files.to_text(token) for token in self.token_bytes]
-        for role, name in self._special_tokens().items():
+        for role, name in self.special_names.items():
             tokens[self.special_ids[role]] = name
         gpt2_files.write_vocabulary(folder / _VOCABULARY_FILE, tokens)
         gpt2_files.write_merges(folder / _MERGES_FILE, self._pairs)

@@ -140,6 +140,20 @@ DRAWS = {
 
 _SIZES = {"vocab_size": V, "max_positions": 23, "num_layers": 2, "separator_id": 0}
 MODELS = {
+    "gemma": models.GemmaConfig(
+        **_SIZES,
+        width=24,
+        num_heads=6,
+        key_value_heads=2,
+        head_size=10,
+        feed_forward_width=13,
+        post_norm=True,
+        score_divisor=7,
+        score_soft_cap=3.0,
+        logit_soft_cap=5.0,
+        window=4,
+        full_every=2,
+    ),
     "gpt2": models.GPT2Config(**_SIZES, width=20, num_heads=5),
     "llama": models.LlamaConfig(
         **_SIZES, width=24, num_heads=6, key_value_heads=2, window=4

@@ -1,19 +1,14 @@
 """Gradient norms against Transformers on torch: see `tests/models/test_golden.py`."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm import models
-from tests.models.test_golden import CONFIGS, FOLDER, real
+from tests.models.test_golden import NAMES, load, real
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_gradient_norm(name):
-    model = models.build(CONFIGS[name])
-    models.load_weights(model, FOLDER / f"{name}.safetensors")
-    with np.load(FOLDER / f"{name}.npz") as stored:
-        answers = dict(stored)
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_norm(name, tmp_path):
+    model, answers = load(name, tmp_path)
     ids, weights = answers["token_ids"], real(answers)[:, 1:].astype("float32")
     values = [weight.value for weight in model.trainable_weights]
     with tf.GradientTape() as tape:

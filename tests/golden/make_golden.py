@@ -1,118 +1,95 @@
 """Writes the reference answers in `testdata/golden/`: Transformers on torch.
 
 Small models with random weights; every size is odd or prime where it may be. Each
-architecture gets `NAME.safetensors`, the weights under this package's names, and
-`NAME.npz`, what the reference computes with them on a ragged, right-padded batch.
-The tests need neither library.
+gets a folder `NAME/`, the checkpoint as Transformers writes it, and `NAME.npz`, what
+the reference computes with it on a ragged, right-padded batch. The tests need
+neither library.
 
-Example: python tests/golden/make_golden.py   (torch 2.13, transformers 5.23)
+Example: python tests/golden/make_golden.py   (torch 2.13, transformers 5.24)
 """
 
+import copy
 import pathlib
+import shutil
 
 import numpy as np
-import safetensors.numpy
 import torch
 import transformers
 
 OUT = pathlib.Path(__file__).parents[2] / "testdata" / "golden"
 VOCAB, SEPARATOR, NEW = 37, 0, 13
 LENGTHS = (11, 4, 7)
+SPECIAL = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+SIZES = {
+    **SPECIAL,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 29,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 14,
+    "intermediate_size": 31,
+    "rms_norm_eps": 1e-5,
+}
+BASE = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 61,
+}
+NO_WINDOW = {"use_sliding_window": False, "max_window_layers": 3}
+WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}
+GPT2 = {
+    **SPECIAL,
+    "vocab_size": VOCAB,
+    "n_positions": 29,
+    "n_embd": 20,
+    "n_layer": 3,
+    "n_head": 5,
+    "n_inner": 31,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
+CONFIGS = {
+    "gpt2": transformers.GPT2Config(**GPT2),
+    "llama": transformers.LlamaConfig(**SIZES, **BASE),
+    "llama_tied": transformers.LlamaConfig(**SIZES, **BASE, tie_word_embeddings=True),
+    "llama3": transformers.LlamaConfig(**SIZES, rope_parameters=SCALED),
+    "mistral": transformers.MistralConfig(**SIZES, **BASE, sliding_window=5),
+    "qwen2": transformers.Qwen2Config(**SIZES, **BASE, **WINDOW),
+    "qwen3": transformers.Qwen3Config(
+        **SIZES, **BASE, **NO_WINDOW, tie_word_embeddings=True
+    ),
+    "gemma": transformers.GemmaConfig(**SIZES, **BASE),
+    "gemma2": transformers.Gemma2Config(
+        **SIZES,
+        **BASE,
+        sliding_window=5,
+        query_pre_attn_scalar=11,
+        attn_logit_softcapping=2.5,
+        final_logit_softcapping=3.5,
+    ),
+}
+# Rounded to bfloat16 and cut into shards: the others are one file in float32.
+IN_SHARDS = ("llama3",)
 
 
-def gpt2():
-    """Returns a GPT-2 and its weights under this package's names."""
-    model = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=VOCAB,
-            n_positions=29,
-            n_embd=20,
-            n_layer=3,
-            n_head=5,
-            n_inner=31,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-        )
+def build(name):
+    """Returns a model with random weights."""
+    model = transformers.AutoModelForCausalLM.from_config(
+        CONFIGS[name], attn_implementation="eager"
     )
     randomise(model)
-    names = {
-        "transformer.wte.weight": "token_embedding/embeddings",
-        "transformer.wpe.weight": "position_embedding/embeddings",
-        "transformer.ln_f.weight": "final_norm/scale",
-        "transformer.ln_f.bias": "final_norm/bias",
-    }
-    parts = {
-        "ln_1.weight": "attention_norm/scale",
-        "ln_1.bias": "attention_norm/bias",
-        "attn.c_attn.weight": "attention/query_key_value/kernel",
-        "attn.c_attn.bias": "attention/query_key_value/bias",
-        "attn.c_proj.weight": "attention/output/kernel",
-        "attn.c_proj.bias": "attention/output/bias",
-        "ln_2.weight": "feed_forward_norm/scale",
-        "ln_2.bias": "feed_forward_norm/bias",
-        "mlp.c_fc.weight": "feed_forward/inner/kernel",
-        "mlp.c_fc.bias": "feed_forward/inner/bias",
-        "mlp.c_proj.weight": "feed_forward/output/kernel",
-        "mlp.c_proj.bias": "feed_forward/output/bias",
-    }
-    for i in range(3):
-        for theirs, ours in parts.items():
-            names[f"transformer.h.{i}.{theirs}"] = f"block_{i}/{ours}"
-    state = model.state_dict()
-    return model, {ours: state[theirs].numpy() for theirs, ours in names.items()}
-
-
-def llama(tied=False, window=None):
-    """Returns a Llama, or a Mistral with `window`, and its weights renamed."""
-    sizes = {
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 29,
-        "hidden_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-        "head_dim": 14,
-        "intermediate_size": 31,
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": tied,
-        "rope_theta": 500.0,
-        "pad_token_id": None,
-    }
-    if window is None:
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
-    else:
-        sizes["sliding_window"] = window
-        model = transformers.MistralForCausalLM(transformers.MistralConfig(**sizes))
-    model.set_attn_implementation("eager")
-    randomise(model)
-    state = {name: value.numpy() for name, value in model.state_dict().items()}
-    weights = {
-        "token_embedding/embeddings": state["model.embed_tokens.weight"],
-        "final_norm/scale": state["model.norm.weight"],
-    }
-    if not tied:
-        weights["head/kernel"] = state["lm_head.weight"].T
-    for i in range(3):
-        theirs, ours = f"model.layers.{i}", f"block_{i}"
-
-        def side_by_side(*parts, prefix=theirs):
-            kernels = [state[f"{prefix}.{part}_proj.weight"].T for part in parts]
-            return np.concatenate(kernels, axis=1)
-
-        weights |= {
-            f"{ours}/attention_norm/scale": state[f"{theirs}.input_layernorm.weight"],
-            f"{ours}/attention/query_key_value/kernel": side_by_side(
-                "self_attn.q", "self_attn.k", "self_attn.v"
-            ),
-            f"{ours}/attention/output/kernel": side_by_side("self_attn.o"),
-            f"{ours}/feed_forward_norm/scale": state[
-                f"{theirs}.post_attention_layernorm.weight"
-            ],
-            f"{ours}/feed_forward/inner/kernel": side_by_side("mlp.gate", "mlp.up"),
-            f"{ours}/feed_forward/output/kernel": side_by_side("mlp.down"),
-        }
-    return model, weights
+    if name in IN_SHARDS:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.bfloat16().float())
+    return model
 
 
 def randomise(model):
@@ -178,15 +155,21 @@ def write(name, weights, result):
 
 
 def main():
-    """Writes every file."""
-    subjects = {
-        "gpt2": gpt2(),
-        "llama": llama(),
-        "llama_tied": llama(tied=True),
-        "mistral": llama(window=5),
-    }
-    for name, (model, weights) in subjects.items():
-        write(name, weights, answers(model))
+    """Writes every folder and file."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in CONFIGS:
+        model = build(name)
+        shutil.rmtree(OUT / name, ignore_errors=True)
+        if name in IN_SHARDS:
+            # A copy: rounding the model would round its table of angles too.
+            stored = copy.deepcopy(model).to(torch.bfloat16)
+            stored.save_pretrained(OUT / name, max_shard_size="32KB")
+        else:
+            model.save_pretrained(OUT / name)
+        (OUT / name / "generation_config.json").unlink()
+        result = answers(model)
+        np.savez_compressed(OUT / f"{name}.npz", **result)
+        print(name, "loss", result["loss"], "gradient norm", result["gradient_norm"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""GPT-2, Llama and Mistral against Transformers on torch: stored answers.
+"""Decoder-only models against Transformers on torch: stored answers.
 
 `tests/golden/make_golden.py` made them; the tests need neither library.
 """
@@ -9,34 +9,32 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_llm import models
+from keras_llm import convert, models
 
 FOLDER = pathlib.Path(__file__).parents[2] / "testdata" / "golden"
-SHARED = {"vocab_size": 37, "max_positions": 29, "num_layers": 3}
-LLAMA = {
-    **SHARED,
-    "width": 24,
-    "num_heads": 6,
-    "key_value_heads": 2,
-    "head_size": 14,
-    "feed_forward_width": 31,
-    "rotary_base": 500.0,
-}
-CONFIGS = {
-    "gpt2": models.GPT2Config(**SHARED, width=20, num_heads=5, feed_forward_width=31),
-    "llama": models.LlamaConfig(**LLAMA),
-    "llama_tied": models.LlamaConfig(**LLAMA, tied=True),
-    "mistral": models.LlamaConfig(**LLAMA, window=5),
-}
+NAMES = (
+    "gpt2",
+    "llama",
+    "llama_tied",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
-def case(request):
+def load(name, folder):
     """Returns a model with the reference's weights, and the answers."""
-    model = models.build(CONFIGS[request.param])
-    models.load_weights(model, FOLDER / f"{request.param}.safetensors")
-    with np.load(FOLDER / f"{request.param}.npz") as answers:
-        return model, dict(answers)
+    convert.import_folder(FOLDER / name, folder / name)
+    with np.load(FOLDER / f"{name}.npz") as answers:
+        return models.load(folder / name), dict(answers)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def case(request, tmp_path_factory):
+    return load(request.param, tmp_path_factory.mktemp("imported"))
 
 
 def real(answers):

@@ -1,0 +1,14 @@
+"""Checkpoints of other libraries: read into model folders, and written from them."""
+
+from keras_llm.convert.exporting import Exported, export_folder
+from keras_llm.convert.families import FAMILIES
+from keras_llm.convert.family import UnsupportedModelError
+from keras_llm.convert.importing import import_folder
+
+__all__ = [
+    "FAMILIES",
+    "Exported",
+    "UnsupportedModelError",
+    "export_folder",
+    "import_folder",
+]

@@ -1,0 +1,79 @@
+"""Model folders to checkpoint folders that Transformers reads."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_llm import models
+from keras_llm.convert.families import family_for
+from keras_llm.convert.safetensors_folder import write_shards
+from keras_llm.convert.tokenizer_files import write_tokenizer
+from keras_llm.convert.weights import Weight, shapes_of_theirs
+from keras_llm.core import check_absent, new_folder, write_json
+
+_CONFIG = "config.json"
+_LARGEST_SHARD = 5 * 10**9
+
+
+class Exported(NamedTuple):
+    """What `export_folder` wrote."""
+
+    model_type: str  # The family's name.
+    tokenizer: str | None  # The kind of the model's tokenizer, if it has one.
+    tokenizer_written: bool  # False for a kind that has no counterpart.
+
+
+def export_folder(
+    model_folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    dtype: str = "float32",
+    shard_bytes: int = _LARGEST_SHARD,
+) -> Exported:
+    """Writes a model folder as a checkpoint folder that Transformers reads.
+
+    One weight at a time is in memory.
+
+    Args:
+        model_folder: As `models.save` writes it.
+        out: The new folder; it must not exist.
+        dtype: "float32", which keeps every bit, or "bfloat16", which halves the files.
+        shard_bytes: Most bytes of one file of tensors; above it there are shards.
+
+    Returns:
+        Which family was written, and whether the tokenizer.
+
+    Raises:
+        FileExistsError: `out` exists.
+        UnsupportedModelError: No family of checkpoints is like this model.
+        core.CorruptFolderError: The model folder is damaged.
+        core.DiskFullError: The disk is full.
+    """
+    check_absent(out)
+    tokenizer = None
+    with models.open_values(model_folder) as (model, read), new_folder(out) as folder:
+        family = family_for(model.config)
+        weights = family.weights(family.complete(model.config))
+        write_shards(
+            folder,
+            shapes_of_theirs(weights, model),
+            _split(weights, read),
+            dtype,
+            shard_bytes,
+        )
+        if models.has_tokenizer(model_folder):
+            tokenizer = models.load_tokenizer(model_folder)
+        end_id = None if tokenizer is None else tokenizer.end_id
+        write_json(folder / _CONFIG, family.write_config(model.config, dtype, end_id))
+        written = tokenizer is not None and write_tokenizer(folder, tokenizer)
+    kind = None if tokenizer is None else tokenizer.kind
+    return Exported(family.model_type, kind, written)
+
+
+def _split(
+    weights: list[Weight], read: Callable[[str], np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name and the values of each tensor of theirs."""
+    for weight in weights:
+        yield from zip(weight.theirs, weight.split(read(weight.ours)), strict=True)

@@ -1,0 +1,168 @@
+"""Checkpoint folders of Transformers to model folders."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_llm import models
+from keras_llm.convert.families import family_of
+from keras_llm.convert.family import Family
+from keras_llm.convert.safetensors_folder import TensorFolder, open_tensors, plain_file
+from keras_llm.convert.tokenizer_files import read_tokenizer
+from keras_llm.convert.weights import Weight, shapes_of_theirs
+from keras_llm.core import CorruptFolderError, check_absent, read_json
+
+_CONFIG = "config.json"
+# What our configs may have, and tensors bear out.
+_SIZES = (
+    "vocab_size",
+    "width",
+    "num_layers",
+    "num_heads",
+    "key_value_heads",
+    "head_size",
+    "feed_forward_width",
+)
+
+Path = str | os.PathLike[str]
+
+
+def import_folder(
+    source: Path,
+    out: Path,
+    ignored_fields: Collection[str] = (),
+    with_tokenizer: bool = True,
+) -> None:
+    """Reads a checkpoint folder of Transformers and writes a model folder.
+
+    Every tensor is accounted for, and every field of the config understood or
+    refused. At most one weight is in memory at a time.
+
+    Args:
+        source: Holds `config.json`, and `model.safetensors` or its shards with
+            `model.safetensors.index.json`. Files that are links are refused.
+        out: The model folder; it must not exist.
+        ignored_fields: Fields of their config that change nothing, as you know.
+        with_tokenizer: Whether to read the tokenizer's files too, if there are any.
+
+    Raises:
+        FileNotFoundError: `source` lacks a file.
+        FileExistsError: `out` exists.
+        UnsupportedModelError: The config or the tokenizer asks for what ours do not
+            do.
+        core.CorruptFolderError: A file is malformed; a tensor is missing, left over,
+            or of another shape than the config says.
+        core.DiskFullError: The disk is full.
+    """
+    check_absent(out)
+    root = pathlib.Path(source)
+    if not root.is_dir():
+        raise FileNotFoundError(f"A checkpoint folder is needed. Received: {source}.")
+    values = read_json(plain_file(root, _CONFIG))
+    if not isinstance(values, dict):
+        raise CorruptFolderError(f"{root / _CONFIG} must hold a JSON object.")
+    family = family_of(values)
+    config = family.read_config(values, ignored_fields)
+    tokenizer = read_tokenizer(root, values) if with_tokenizer else None
+    if tokenizer is not None and not tokenizer.vocab_size <= config.vocab_size:
+        raise CorruptFolderError(
+            "The tokenizer may have no more ids than the model. Received: "
+            f"{tokenizer.vocab_size} and {config.vocab_size} in {root}."
+        )
+    with open_tensors(root) as tensors:
+        _check_sizes(config, tensors)
+        model = models.skeleton(config)
+        weights = _weights_as_in(tensors, family, config, model)
+        models.save_values(model, _joined(weights, tensors), out, tokenizer)
+
+
+def _check_sizes(config: Any, tensors: TensorFolder) -> None:
+    """Raises CorruptFolderError for sizes that the tensors cannot have.
+
+    Before anything is built: a config of a few bytes may ask for any size.
+    """
+    largest = max(
+        (max(shape, default=1) for shape in tensors.shapes.values()), default=0
+    )
+    for name, value in config.to_dict().items():
+        most = len(tensors.shapes) if name == "num_layers" else largest
+        if name in _SIZES and value is not None and not value <= most:
+            raise CorruptFolderError(
+                f"The config asks for {name}={value}, but the tensors beside it allow "
+                f"{most} at most."
+            )
+
+
+def _weights_as_in(
+    tensors: TensorFolder, family: Family, config: Any, model: keras.Model
+) -> list[Weight]:
+    """Returns the mapping in the order of the model, once all tensors fit.
+
+    A file of the trunk alone leaves the prefix of its names out.
+    """
+    has_prefix = any(name.startswith(family.prefix) for name in tensors.shapes)
+
+    def rename(name: str) -> str:
+        return name if has_prefix else name.removeprefix(family.prefix)
+
+    by_path = {
+        weight.ours: dataclasses.replace(
+            weight, theirs=tuple(map(rename, weight.theirs))
+        )
+        for weight in family.weights(family.complete(config))
+    }
+    weights = [by_path.pop(weight.path) for weight in model.weights]
+    assert not by_path, f"no weights of the model: {list(by_path)}"
+    copies = {
+        copy: rename(original) for copy, original in family.copies(config).items()
+    }
+    allowed = [*copies, *filter(family.is_no_weight, tensors.shapes)]
+    _check_fit(shapes_of_theirs(weights, model), allowed, tensors)
+    _check_copies(tensors, copies)
+    return weights
+
+
+def _check_fit(
+    expected: Mapping[str, tuple[int, ...]],
+    allowed: Collection[str],
+    tensors: TensorFolder,
+) -> None:
+    """Raises CorruptFolderError unless the tensors are the expected and the allowed."""
+    missing = sorted(set(expected) - set(tensors.shapes))
+    left_over = sorted(set(tensors.shapes) - set(expected) - set(allowed))
+    if missing or left_over:
+        raise CorruptFolderError(
+            "The tensors are not those of the config. "
+            f"Missing: {missing}; left over: {left_over}."
+        )
+    for name, shape in expected.items():
+        if tensors.shapes[name] != shape:
+            raise CorruptFolderError(
+                f"The tensor `{name}` has shape {tensors.shapes[name]}, but the config "
+                f"asks for {shape}."
+            )
+
+
+def _check_copies(tensors: TensorFolder, copies: Mapping[str, str]) -> None:
+    """Raises CorruptFolderError where a repeated tensor differs from its original."""
+    for copy, original in copies.items():
+        if copy in tensors.shapes and not np.array_equal(
+            tensors.read(copy), tensors.read(original)
+        ):
+            raise CorruptFolderError(
+                f"`{copy}` must equal `{original}`, since the config ties the two. "
+                "They differ, so one of them would be lost."
+            )
+
+
+def _joined(
+    weights: list[Weight], tensors: TensorFolder
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the path and the values of each of our weights."""
+    for weight in weights:
+        yield weight.ours, weight.join([tensors.read(name) for name in weight.theirs])

@@ -86,7 +86,10 @@ def _parse(proto: bytes) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
     try:
-        model = sentencepiece_model_pb2.ModelProto.FromString(proto)
+        # The module makes its classes when it is imported.
+        model = sentencepiece_model_pb2.ModelProto.FromString(  # type: ignore[attr-defined]
+            proto
+        )
     except DecodeError as error:
         raise ValueError(
             "A SentencePiece model must be a whole `.model` file. Received: "

@@ -49,12 +49,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     >>> from keras_llm import tokenizers
     >>> texts = ["the white whale, the whale"] * 9
-    >>> small = tokenizers.train_sentencepiece(texts, vocab_size=24)
+    >>> small = tokenizers.train_sentencepiece(texts, vocab_size=14)
     >>> tokenizer = SentencePieceTokenizer(small.model, extra_ids=2)
     >>> tokenizer.decode(tokenizer.encode("the  whale")).numpy()
     b'the whale'
     >>> tokenizer.vocab_size, tokenizer.sentinel_ids
-    (26, (25, 24))
+    (16, (15, 14))
     """
 
     kind = "sentencepiece"
@@ -136,7 +136,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def _from_files(cls, folder: pathlib.Path, description: dict[str, Any]) -> Self:
-        return cls.from_file(folder / _MODEL_FILE, description.get("extra_ids"))
+        extra_ids: Any = description.get("extra_ids")
+        return cls.from_file(folder / _MODEL_FILE, extra_ids)
 
 
 def _check_extra_ids(extra_ids, num_pieces: int, sentinels: tuple[int, ...]) -> None:

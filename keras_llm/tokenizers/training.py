@@ -123,7 +123,9 @@ def train_wordpiece(
             "text, so that no word of it is unknown. Received: "
             f"vocab_size={vocab_size}, but {len(ids):,} are needed."
         )
-    return WordPieceTokenizer(sorted(ids, key=ids.get), lower_case, strip_accents)
+    return WordPieceTokenizer(
+        sorted(ids, key=ids.__getitem__), lower_case, strip_accents
+    )
 
 
 def train_sentencepiece(

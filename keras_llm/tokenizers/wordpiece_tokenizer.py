@@ -198,7 +198,7 @@ class WordPieceTokenizer(Tokenizer):
 
     @classmethod
     def _from_files(cls, folder: pathlib.Path, description: dict[str, Any]) -> Self:
-        choices = {
+        choices: dict[str, Any] = {
             name: description.get(name) for name in ("lower_case", "strip_accents")
         }
         if not all(isinstance(value, bool) for value in choices.values()):

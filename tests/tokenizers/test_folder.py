@@ -19,6 +19,8 @@ def test_every_kind_comes_back(bpe, tmp_path):
         tokenizers.ByteTokenizer(),
         tokenizers.CharacterTokenizer.train([TEXT]),
         bpe,
+        tokenizers.train_wordpiece([TEXT], 70, lower_case=False, strip_accents=True),
+        tokenizers.train_sentencepiece([TEXT], 40, "bpe", extra_ids=3),
     ):
         folder = tmp_path / tokenizer.kind
         tokenizer.save(folder)
@@ -144,6 +146,35 @@ def test_damaged_files_are_refused(bpe, tmp_path, damage):
     bpe.save(tmp_path)
     edit(tmp_path)
     with pytest.raises(ValueError, match=message):
+        tokenizers.load(tmp_path)
+
+
+def test_damaged_wordpiece_is_refused(tmp_path):
+    tokenizers.train_wordpiece([TEXT], 70).save(tmp_path)
+    vocabulary = (tmp_path / "vocab.txt").read_text()
+    (tmp_path / "vocab.txt").write_text(vocabulary.replace("[UNK]", "[unk]"))
+    with pytest.raises(ValueError, match=r"without \[UNK\]"):
+        tokenizers.load(tmp_path)
+    (tmp_path / "vocab.txt").write_text(vocabulary + "more\n")
+    with pytest.raises(ValueError, match="contradicts"):
+        tokenizers.load(tmp_path)
+    (tmp_path / "vocab.txt").write_text(vocabulary)
+    edit_description(lambda d: d.update(lower_case="no"))(tmp_path)
+    with pytest.raises(ValueError, match="true or false"):
+        tokenizers.load(tmp_path)
+
+
+def test_damaged_sentencepiece_is_refused(tmp_path):
+    tokenizers.train_sentencepiece([TEXT], 40, extra_ids=3).save(tmp_path)
+    edit_description(lambda d: d.update(extra_ids=4))(tmp_path)
+    with pytest.raises(ValueError, match="contradicts"):
+        tokenizers.load(tmp_path)
+    edit_description(lambda d: d.pop("extra_ids"))(tmp_path)
+    with pytest.raises(ValueError, match="`extra_ids` must be"):
+        tokenizers.load(tmp_path)
+    model = (tmp_path / "sentencepiece.model").read_bytes()
+    (tmp_path / "sentencepiece.model").write_bytes(model[:200])
+    with pytest.raises(ValueError, match="cut short"):
         tokenizers.load(tmp_path)
 
 

@@ -37,15 +37,12 @@ class DecoderBlock(keras.layers.Layer):
         seed: Of the dropouts.
         kernel_initializer: Of the projections out of the residual stream.
         output_initializer: Of the projections into it; None for the same.
-        scale: Factor on attention's scores; None for 1 / sqrt(H).
         inner_dropout: Share of values dropped inside the feed-forward.
         cross_attention: Whether the block attends to a memory as well.
-        query_key_value_bias: Whether queries, keys and values have a bias; None for
-            `use_bias`.
-        query_key_norm: Whether each head of queries and keys is normed.
-        rotary_scaling: As in `MultiHeadAttention`.
-        soft_cap: Bound on attention's scores; None for none.
         post_norm: Whether each branch is normed once more before it is added.
+        attention: Further arguments of `MultiHeadAttention` by name, such as
+            `{"soft_cap": 50.0}`; they go before those above, and `scale` counts for
+            the cross-attention too.
 
     Call arguments:
         x: Float tensor [B, T, D].
@@ -83,14 +80,10 @@ class DecoderBlock(keras.layers.Layer):
         seed=None,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
-        scale=None,
         inner_dropout=0.0,
         cross_attention=False,
-        query_key_value_bias=None,
-        query_key_norm=False,
-        rotary_scaling=None,
-        soft_cap=None,
         post_norm=False,
+        attention=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -109,14 +102,10 @@ class DecoderBlock(keras.layers.Layer):
         self.seed = seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
-        self.scale = scale
         self.inner_dropout = inner_dropout
         self.has_cross_attention = cross_attention
-        self.query_key_value_bias = query_key_value_bias
-        self.query_key_norm = query_key_norm
-        self.rotary_scaling = rotary_scaling
-        self.soft_cap = soft_cap
         self.post_norm = post_norm
+        self.attention_options = dict(attention or {})
         self.supports_masking = True
 
     def build(self, x_shape, memory_shape=None):
@@ -145,26 +134,22 @@ class DecoderBlock(keras.layers.Layer):
             self._build_cross_attention(x_shape, memory_shape)
 
     def _build_attention(self, x_shape):
+        options = {
+            "rotary_base": self.rotary_base,
+            "window": self.window,
+            "use_bias": self.use_bias,
+            "output_bias": self.use_bias,
+            "dropout": self.dropout,
+            "seed": self.seed,
+            "kernel_initializer": _copy(self.kernel_initializer),
+            "output_initializer": _copy(self.output_initializer),
+            **self.attention_options,
+        }
         self.attention = MultiHeadAttention(
             self.num_heads,
             self.key_value_heads,
             self.head_size,
-            rotary_base=self.rotary_base,
-            window=self.window,
-            use_bias=(
-                self.use_bias
-                if self.query_key_value_bias is None
-                else self.query_key_value_bias
-            ),
-            dropout=self.dropout,
-            seed=self.seed,
-            kernel_initializer=_copy(self.kernel_initializer),
-            output_initializer=_copy(self.output_initializer),
-            scale=self.scale,
-            output_bias=self.use_bias,
-            query_key_norm=self.epsilon if self.query_key_norm else None,
-            rotary_scaling=self.rotary_scaling,
-            soft_cap=self.soft_cap,
+            **options,
             name="attention",
             dtype=self.dtype_policy,
         )
@@ -180,7 +165,7 @@ class DecoderBlock(keras.layers.Layer):
             self._seed(4),
             _copy(self.kernel_initializer),
             _copy(self.output_initializer),
-            self.scale,
+            self.attention_options.get("scale"),
             name="cross_attention",
             dtype=self.dtype_policy,
         )
@@ -312,14 +297,10 @@ class DecoderBlock(keras.layers.Layer):
             "kernel_initializer": serialize(self.kernel_initializer),
             "output_initializer": self.output_initializer
             and serialize(self.output_initializer),
-            "scale": self.scale,
             "inner_dropout": self.inner_dropout,
             "cross_attention": self.has_cross_attention,
-            "query_key_value_bias": self.query_key_value_bias,
-            "query_key_norm": self.query_key_norm,
-            "rotary_scaling": self.rotary_scaling,
-            "soft_cap": self.soft_cap,
             "post_norm": self.post_norm,
+            "attention": self.attention_options,
         }
 
 

@@ -158,9 +158,11 @@ def _block(config, i, dtype):
         epsilon=config.epsilon,
         kernel_initializer=normal(),
         output_initializer=normal(2 * config.num_layers),
-        scale=config.score_divisor and config.score_divisor**-0.5,
-        soft_cap=config.score_soft_cap,
         post_norm=config.post_norm,
+        attention={
+            "scale": config.score_divisor and config.score_divisor**-0.5,
+            "soft_cap": config.score_soft_cap,
+        },
         name=f"block_{i}",
         dtype=dtype,
     )

@@ -145,29 +145,7 @@ def build_llama(config: LlamaConfig, dtype=None) -> keras.Model:
         config.separator_id, config.window, name="documents", dtype=dtype
     )
     dropout = Dropout(config.dropout, name="embedding_dropout", dtype=dtype)
-    blocks = [
-        DecoderBlock(
-            config.num_heads,
-            config.inner_dim,
-            config.key_value_heads,
-            config.head_size,
-            norm="rms_norm",
-            activation="swiglu",
-            rotary_base=config.rotary_base,
-            window=config.window,
-            use_bias=False,
-            query_key_value_bias=config.query_key_value_bias,
-            query_key_norm=config.query_key_norm,
-            rotary_scaling=config.rotary_scaling and config.rotary_scaling.numbers(),
-            dropout=config.dropout,
-            epsilon=config.epsilon,
-            kernel_initializer=normal(),
-            output_initializer=normal(2 * config.num_layers),
-            name=f"block_{i}",
-            dtype=dtype,
-        )
-        for i in range(config.num_layers)
-    ]
+    blocks = [_block(config, i, dtype) for i in range(config.num_layers)]
     final_norm = RMSNorm(config.epsilon, name="final_norm", dtype=dtype)
     # Graph.
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
@@ -184,6 +162,32 @@ def build_llama(config: LlamaConfig, dtype=None) -> keras.Model:
     model = keras.Model(token_ids, logits, name="llama")
     model.config = config
     return model
+
+
+def _block(config, i, dtype):
+    """Returns the i-th block."""
+    return DecoderBlock(
+        config.num_heads,
+        config.inner_dim,
+        config.key_value_heads,
+        config.head_size,
+        norm="rms_norm",
+        activation="swiglu",
+        rotary_base=config.rotary_base,
+        window=config.window,
+        use_bias=False,
+        dropout=config.dropout,
+        epsilon=config.epsilon,
+        kernel_initializer=normal(),
+        output_initializer=normal(2 * config.num_layers),
+        attention={
+            "use_bias": config.query_key_value_bias,
+            "query_key_norm": config.epsilon if config.query_key_norm else None,
+            "rotary_scaling": config.rotary_scaling and config.rotary_scaling.numbers(),
+        },
+        name=f"block_{i}",
+        dtype=dtype,
+    )
 
 
 class LlamaDecoder(TransformerDecoder):

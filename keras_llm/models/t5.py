@@ -204,10 +204,10 @@ def _blocks(config, count, prefix, cross_attention, dtype):
             dropout=config.dropout,
             epsilon=config.epsilon,
             kernel_initializer=_normal(),
-            # T5 leaves 1 / sqrt(H) to the weights.
-            scale=1.0,
             inner_dropout=config.dropout,
             cross_attention=cross_attention,
+            # T5 leaves 1 / sqrt(H) to the weights.
+            attention={"scale": 1.0},
             name=f"{prefix}block_{i}",
             dtype=dtype,
         )

@@ -119,11 +119,39 @@ LAYERS = {
     ),
 }
 
-# For every layer that can draw random numbers in training: how to make it do so,
-# and how many draws one call then makes.
+
+class OwnMemory(keras.layers.Layer):
+    """Lets a layer that looks into a memory look into what it is given."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def build(self, x_shape):
+        self.layer.build(x_shape, x_shape)
+
+    def call(self, x, training=False):
+        return self.layer(x, x, training=training)
+
+
+# For every layer that can drop values in training: how to make it do so, and how many
+# masks one call then draws. (Layers that draw whatever the arguments say
+# `random_output` in their case above.)
 DRAWS = {
+    "BidirectionalLSTM": (
+        lambda: layers.BidirectionalLSTM(
+            7, return_sequences=True, recurrent_dropout=0.5, seed=11
+        ),
+        2,
+    ),
+    "CrossAttention": (
+        lambda: OwnMemory(layers.CrossAttention(3, dropout=0.5, seed=11)),
+        1,
+    ),
     "DecoderBlock": (lambda: layers.DecoderBlock(3, 7, dropout=0.5, seed=11), 3),
     "Dropout": (lambda: layers.Dropout(0.5, seed=11), 1),
+    "EncoderBlock": (lambda: layers.EncoderBlock(3, 7, dropout=0.5, seed=11), 3),
+    "FeedForward": (lambda: layers.FeedForward(7, dropout=0.5, seed=11), 1),
     "LSTM": (
         lambda: layers.LSTM(7, return_sequences=True, recurrent_dropout=0.5, seed=11),
         1,

@@ -11,6 +11,7 @@ from keras_llm.layers.encoder_block import EncoderBlock
 from keras_llm.layers.feed_forward import FeedForward
 from keras_llm.layers.linear import Linear
 from keras_llm.layers.lstm import LSTM
+from keras_llm.layers.mixture_of_experts import MixtureOfExperts
 from keras_llm.layers.norms import LayerNorm, RMSNorm
 from keras_llm.layers.pooling import Pooling
 from keras_llm.layers.posterior import BatchNormPosterior, GaussianPosterior
@@ -32,6 +33,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "MixtureOfExperts",
     "MultiHeadAttention",
     "Pooling",
     "RMSNorm",

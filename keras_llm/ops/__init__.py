@@ -4,6 +4,7 @@ Each module is one subject; see `docs/notation.md` for the shape letters.
 """
 
 from keras_llm.ops import (
+    activations,
     cache,
     elbo,
     gaussian,
@@ -21,6 +22,7 @@ from keras_llm.ops import (
 )
 
 __all__ = [
+    "activations",
     "cache",
     "elbo",
     "gaussian",

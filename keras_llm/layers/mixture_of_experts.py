@@ -1,4 +1,8 @@
-"""A feed-forward network of many experts, of which each token sees a few."""
+"""A feed-forward network of many experts, of which each token sees a few.
+
+Shape letters: see `docs/notation.md`; here `E` is the experts, `K` a token's choices
+and `C` the tokens of a row that an expert takes.
+"""
 
 import math
 

@@ -138,16 +138,17 @@ class ModelCase:
     lengths_of: dict[str, str]
     discrete: tuple[str, ...] = ()
 
-    def named(self, outputs) -> dict[str, np.ndarray]:
+    @staticmethod
+    def named(outputs) -> dict[str, np.ndarray]:
         """Returns a model's outputs as arrays by name."""
         if not isinstance(outputs, dict):
             outputs = {"output": outputs}
         return {name: np.asarray(value) for name, value in outputs.items()}
 
-    def real(self, name) -> np.ndarray:
+    def real(self, name, length) -> np.ndarray:
         """Returns bool [B, T]: which tokens of an input or output are real."""
         lengths = self.inputs[self.lengths_of[name]]
-        return np.arange(_LONGEST)[None] < lengths[:, None]
+        return np.arange(length)[None] < lengths[:, None]
 
 
 _LONGEST = 11

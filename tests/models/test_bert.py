@@ -5,6 +5,7 @@ import pytest
 
 from keras_llm import models
 from keras_llm.ops import masked_tokens
+from tests.conformance.comparing import quick
 
 RNG = np.random.default_rng(71)
 B, T, V, D = 3, 7, 31, 20
@@ -32,6 +33,17 @@ def built(config):
 @pytest.fixture(scope="module")
 def masked_lm():
     return built(BERT.replace(embedding_width=6))
+
+
+@pytest.fixture(scope="module")
+def logits(masked_lm):
+    return np.asarray(quick(masked_lm)(ROWS))
+
+
+@pytest.fixture(scope="module")
+def hidden(masked_lm):
+    """Returns the trunk's last states."""
+    return np.asarray(quick(models.split_head(masked_lm)[0])(ROWS))
 
 
 def weight_names(*names):
@@ -105,17 +117,16 @@ def test_a_trunk_that_does_not_fit_is_refused_whole(masked_lm, changes, message)
         np.testing.assert_array_equal(now, then)
 
 
-def test_split_head_projects_masked_tokens_alone(masked_lm):
-    trunk, project = models.split_head(masked_lm)
+def test_split_head_projects_masked_tokens_alone(masked_lm, logits, hidden):
+    _, project = models.split_head(masked_lm)
     positions = np.array([[4, 0], [6, -1], [0, -1]])
-    logits = np.asarray(masked_lm(ROWS))
-    found = np.asarray(project(masked_tokens.take(trunk(ROWS), positions)))
+    found = np.asarray(project(masked_tokens.take(hidden, positions)))
     assert found.shape == (B, 2, V)
     for b, m in zip(*np.nonzero(positions >= 0), strict=True):
         np.testing.assert_allclose(
             found[b, m], logits[b, positions[b, m]], rtol=1e-4, atol=1e-5
         )
-    flat = project(np.asarray(trunk(ROWS))[REAL])
+    flat = project(hidden[REAL])
     np.testing.assert_allclose(flat, logits[REAL], rtol=1e-4, atol=1e-5)
 
 
@@ -123,6 +134,11 @@ def test_split_head_projects_masked_tokens_alone(masked_lm):
 def test_only_a_masked_lm_head_is_split(head):
     with pytest.raises(ValueError, match=f"masked-LM.*head='{head}'"):
         models.split_head(models.build(BERT.replace(head=head)))
+
+
+def test_it_writes_no_text(masked_lm):
+    with pytest.raises(ValueError, match="next token.*'bert'.*lstm_lm"):
+        models.decoder(masked_lm)
 
 
 def test_bert_base_has_berts_size():
@@ -153,12 +169,12 @@ def test_flops_are_six_per_matrix_weight_plus_attention(config):
     assert models.flops_per_token(config, context=T) == expected
 
 
-def test_the_order_of_tokens_and_their_segments_matter(masked_lm):
-    logits = np.asarray(masked_lm(ROWS))
-    other = np.asarray(masked_lm({**ROWS, "segment_ids": 1 - ROWS["segment_ids"]}))
+def test_the_order_of_tokens_and_their_segments_matter(masked_lm, logits):
+    run = quick(masked_lm)
+    other = np.asarray(run({**ROWS, "segment_ids": 1 - ROWS["segment_ids"]}))
     assert np.abs(other - logits)[REAL].max() > 0.01
     swapped = np.asarray(
-        masked_lm({name: x[:, ::-1] if x.ndim > 1 else x for name, x in ROWS.items()})
+        run({name: x[:, ::-1] if x.ndim > 1 else x for name, x in ROWS.items()})
     )
     assert np.abs(swapped[1, ::-1] - logits[1]).max() > 0.01
 
@@ -167,32 +183,32 @@ def test_the_order_of_tokens_and_their_segments_matter(masked_lm):
     ("pooling", "normalize"),
     [("first", False), ("mean", True), ("max", False), ("attention", True)],
 )
-def test_an_embedding_is_the_pooled_trunk(masked_lm, pooling, normalize):
+def test_an_embedding_is_the_pooled_trunk(masked_lm, hidden, pooling, normalize):
     model = models.build(
         masked_lm.config.replace(head="embed", pooling=pooling, normalize=normalize)
     )
     models.transfer_weights(masked_lm, model)
-    trunk, _ = models.split_head(masked_lm)
-    hidden = np.float64(np.asarray(trunk(ROWS)))
     # Attention starts as the mean.
     reduce = {"first": lambda x: x[0], "max": lambda x: x.max(0)}
     reduce = reduce.get(pooling, lambda x: x.mean(0))
-    expected = np.stack([reduce(x[r]) for x, r in zip(hidden, REAL, strict=True)])
+    rows = zip(np.float64(hidden), REAL, strict=True)
+    expected = np.stack([reduce(x[real]) for x, real in rows])
     if normalize:
         expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
-    np.testing.assert_allclose(model(ROWS), expected, atol=1e-5)
+    np.testing.assert_allclose(quick(model)(ROWS), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [None, "mixed_float16"])
 def test_an_empty_row_embeds_as_zeros(dtype):
     model = models.build(BERT.replace(head="embed", normalize=True), dtype)
-    vectors = np.asarray(model({**ROWS, "lengths": np.array([5, 0, 1], "int32")}))
+    rows = {**ROWS, "lengths": np.array([5, 0, 1], "int32")}
+    vectors = np.asarray(quick(model)(rows))
     np.testing.assert_array_equal(vectors[1], np.zeros(D))
     np.testing.assert_allclose(np.linalg.norm(vectors[::2], axis=-1), 1, rtol=1e-3)
 
 
 def test_no_answer_starts_or_ends_at_padding():
-    logits = np.asarray(built(BERT.replace(head="answer"))(ROWS))
+    logits = np.asarray(quick(built(BERT.replace(head="answer")))(ROWS))
     assert np.isfinite(logits).all()
     assert (logits[~REAL] == -1e9).all() and (logits[REAL] > -1e3).all()
 

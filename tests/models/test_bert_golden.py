@@ -11,6 +11,7 @@ import pytest
 
 from keras_llm import models
 from keras_llm.ops import masked_tokens
+from tests.conformance.comparing import quick
 
 FOLDER = pathlib.Path(__file__).parents[2] / "testdata" / "golden"
 SHARED = {"vocab_size": 37, "max_positions": 29, "num_layers": 3, "num_segments": 3}
@@ -68,7 +69,7 @@ def assert_same_at(where, found, expected):
 
 def test_masked_lm_logits(bert):
     model, answers = bert
-    logits = model(rows_of(answers, "masked_ids"))
+    logits = quick(model)(rows_of(answers, "masked_ids"))
     assert_same_at(real(answers), logits, answers["masked_lm"])
 
 
@@ -79,7 +80,7 @@ def test_hidden_states_of_every_layer(name, request):
     layers = [first, *(f"block_{i}" for i in range(3))]
     outputs = [model.get_layer(layer).output for layer in layers]
     rows = rows_of(answers, "masked_ids") if name == "bert" else electra_rows(answers)
-    found = keras.Model(model.input, outputs)(rows)
+    found = quick(keras.Model(model.input, outputs))(rows)
     assert len(found) == len(answers["hidden"]) == 4
     for ours, theirs in zip(found, answers["hidden"], strict=True):
         assert_same_at(real(answers), ours, theirs)
@@ -97,7 +98,7 @@ def test_heads(bert, head, labels):
     assert {f"{head}:{path}" for path in fresh} == set(stored)
     for key, value in stored.items():
         weights[key.partition(":")[2]].assign(value)
-    logits = model(rows_of(answers))
+    logits = quick(model)(rows_of(answers))
     where = slice(None) if head == "classify" else real(answers)
     assert_same_at(where, logits, answers[head])
 
@@ -106,7 +107,7 @@ def test_masked_lm_loss_of_the_masked_tokens_alone(bert):
     model, answers = bert
     trunk, project = models.split_head(model)
     hidden = masked_tokens.take(
-        trunk(rows_of(answers, "masked_ids")), answers["masked_positions"]
+        quick(trunk)(rows_of(answers, "masked_ids")), answers["masked_positions"]
     )
     total, count = masked_tokens.masked_token_loss(
         project(hidden), answers["token_ids"], answers["masked_positions"]
@@ -117,7 +118,7 @@ def test_masked_lm_loss_of_the_masked_tokens_alone(bert):
 
 def test_electra_outputs(electra):
     model, answers = electra
-    out = model(electra_rows(answers))
+    out = quick(model)(electra_rows(answers))
     places = answers["masked_positions"]
     expected = np.take_along_axis(
         answers["generator_logits"], np.maximum(places, 0)[..., None], axis=1
@@ -132,7 +133,7 @@ def test_electra_outputs(electra):
 
 def test_electra_losses(electra):
     model, answers = electra
-    out = model(electra_rows(answers))
+    out = quick(model)(electra_rows(answers))
     total, count = masked_tokens.masked_token_loss(
         out["generator_logits"], answers["token_ids"], answers["masked_positions"]
     )
@@ -153,7 +154,7 @@ def test_electra_losses(electra):
 def test_discriminator_alone_has_the_references_hidden_states(electra):
     model, answers = electra
     alone = models.discriminator(model, pooling="max")
-    vectors = alone(rows_of(answers, "corrupted_ids"))
+    vectors = quick(alone)(rows_of(answers, "corrupted_ids"))
     where = real(answers)[..., None]
     expected = np.where(where, answers["hidden"][-1], -np.inf).max(1)
     np.testing.assert_allclose(vectors, expected, atol=1e-4)

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_llm import models
 from keras_llm.ops import masked_tokens
+from tests.conformance.comparing import quick
 
 RNG = np.random.default_rng(73)
 B, T, V = 3, 7, 31
@@ -38,6 +39,12 @@ def model():
         scale = 0.7 * weight.path.endswith("scale")
         weight.assign(RNG.normal(scale, 0.3, weight.shape))
     return model
+
+
+@pytest.fixture(scope="module")
+def run(model):
+    """Returns the function from a batch to the outputs, out of training."""
+    return quick(model)
 
 
 def generator_loss(outputs):
@@ -98,17 +105,16 @@ def test_the_generators_loss_moves_nothing_of_the_discriminator(model):
     assert "token_embedding/embeddings" in others
 
 
-def test_only_masked_tokens_are_replaced(model):
-    for training in (False, True):
-        outputs = model(ROWS, training=training)
+def test_only_masked_tokens_are_replaced(model, run):
+    for outputs in (run(ROWS), model(ROWS, training=True)):
         corrupted = np.asarray(outputs["corrupted_ids"])
         masked = np.asarray(ROWS["masked_ids"]) != IDS
         np.testing.assert_array_equal(corrupted[~masked], IDS[~masked])
         assert 0 <= corrupted.min() and corrupted.max() < V
 
 
-def test_tokens_are_drawn_in_training_and_the_likeliest_otherwise(model):
-    outputs = model(ROWS)
+def test_tokens_are_drawn_in_training_and_the_likeliest_otherwise(model, run):
+    outputs = run(ROWS)
     likeliest = np.asarray(outputs["generator_logits"]).argmax(-1)
     expected = masked_tokens.put(IDS, POSITIONS, likeliest.astype("int32"))
     np.testing.assert_array_equal(outputs["corrupted_ids"], expected)
@@ -116,39 +122,28 @@ def test_tokens_are_drawn_in_training_and_the_likeliest_otherwise(model):
     assert len({ids.tobytes() for ids in drawn}) > 1
 
 
-def test_drawn_tokens_follow_the_generators_distribution(model):
-    """The logits of one masked place, drawn many times in one batch."""
-    rows = {name: np.repeat(x[1:2], 3_001, axis=0) for name, x in ROWS.items()}
-    outputs = model(rows, training=True)
-    logits = np.float64(np.asarray(outputs["generator_logits"])[0, 0])
-    odds = np.exp(logits - logits.max())
-    drawn = np.asarray(outputs["corrupted_ids"])[:, 6]
-    share = np.bincount(drawn, minlength=V) / len(drawn)
-    bound = 4.5 * np.sqrt(0.25 / len(drawn))
-    assert np.abs(share - odds / odds.sum()).max() < bound
-
-
-def test_the_generator_reads_the_masked_text_alone(model):
+def test_the_generator_reads_the_masked_text_alone(run):
     """At places it is not asked about, the original must not leak to it."""
     leaked = {**ROWS, "token_ids": (IDS + 7) % V}
-    first, second = (model(rows)["generator_logits"] for rows in (ROWS, leaked))
+    first, second = (run(rows)["generator_logits"] for rows in (ROWS, leaked))
     np.testing.assert_array_equal(first, second)
 
 
-def test_the_discriminator_is_a_bert_with_any_head(model):
+def test_the_discriminator_is_a_bert_with_any_head(model, run):
     tagger = models.discriminator(model, head="tag", labels=("B", "I", "O"))
     assert tagger.config.architecture == "bert" and tagger.config.width == 20
-    corrupted = model(ROWS)["corrupted_ids"]
+    outputs = run(ROWS)
     rows = {
-        "token_ids": np.asarray(corrupted),
+        "token_ids": np.asarray(outputs["corrupted_ids"]),
         "segment_ids": ROWS["segment_ids"],
         "lengths": ROWS["lengths"],
     }
-    hidden = keras.Model(tagger.input, tagger.get_layer("final_norm").output)(rows)
+    trunk = keras.Model(tagger.input, tagger.get_layer("final_norm").output)
+    hidden = quick(trunk)(rows)
     x = model.get_layer("discriminator_transform")(hidden)
     x = model.get_layer("discriminator_head")(ops.gelu(x, approximate=False))
     np.testing.assert_allclose(
-        x[..., 0], model(ROWS)["discriminator_logits"], rtol=1e-4, atol=1e-5
+        x[..., 0], outputs["discriminator_logits"], rtol=1e-4, atol=1e-5
     )
     assert models.discriminator(model).config.head == "embed"
     with pytest.raises(ValueError, match="Did you mean `head`"):

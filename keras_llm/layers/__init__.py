@@ -16,6 +16,7 @@ from keras_llm.layers.memory_attention import (
     AdditiveAttention,
     MultiplicativeAttention,
 )
+from keras_llm.layers.mixture_of_experts import MixtureOfExperts
 from keras_llm.layers.norms import LayerNorm, RMSNorm
 from keras_llm.layers.pooling import Pooling
 from keras_llm.layers.position_biases import (
@@ -45,6 +46,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "MixtureOfExperts",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "Pooling",

@@ -4,6 +4,7 @@ Each module is one subject; see `docs/notation.md` for the shape letters.
 """
 
 from keras_llm.ops import (
+    activations,
     attention,
     cache,
     elbo,
@@ -23,6 +24,7 @@ from keras_llm.ops import (
 
 __all__ = [
     "attention",
+    "activations",
     "cache",
     "elbo",
     "gaussian",

@@ -1,6 +1,6 @@
 """The objective of a variational autoencoder, to be minimised.
 
-Shape letters: see `docs/notation.md`; `Z` is the latent dimensions.
+Shape letters: see `docs/notation.md`.
 """
 
 from keras import ops

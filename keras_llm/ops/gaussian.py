@@ -1,7 +1,7 @@
 """Gaussians of independent dimensions: samples, densities, divergence.
 
-Shape letters: see `docs/notation.md`; `Z` is the latent dimensions. A variance is
-given by its logarithm. All is computed in float32 at least.
+A variance is given by its logarithm. All is computed in float32 at least. Shape
+letters: see `docs/notation.md`.
 """
 
 import math

@@ -1,7 +1,6 @@
 """What a trained latent variable model knows and uses: estimates from samples.
 
-Shape letters: see `docs/notation.md`; `Z` is the latent dimensions and `P` the
-samples drawn for each row.
+Shape letters: see `docs/notation.md`; `P` is the samples drawn for each row.
 """
 
 import keras

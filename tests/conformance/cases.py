@@ -95,6 +95,9 @@ LAYERS = {
         lambda **kw: layers.LearnedPositions(V, 7, **kw), IDS
     ),
     "Linear": LayerCase(lambda **kw: layers.Linear(7, **kw)),
+    "MixtureOfExperts": LayerCase(
+        lambda **kw: layers.MixtureOfExperts(3, 7, activation="swiglu", **kw)
+    ),
     "MultiHeadAttention": LayerCase(
         lambda **kw: layers.MultiHeadAttention(
             6, key_value_heads=2, rotary_base=100.0, window=4, **kw

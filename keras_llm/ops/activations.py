@@ -1,0 +1,37 @@
+"""The non-linearities of feed-forward networks, by name."""
+
+from keras import ops
+
+GATED = ("swiglu", "geglu_tanh")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", *GATED)
+
+
+def activate(x, name):
+    """Returns what stands between the two projections of a feed-forward.
+
+    gelu:       a * Phi(a)
+    gelu_tanh:  the same with the tanh approximation of Phi
+    relu:       max(a, 0)
+    swiglu:     silu(gate) * up, where x = [gate, up] along the last axis
+    geglu_tanh: gelu_tanh(gate) * up
+
+    Args:
+        x: Float tensor [..., F], or [..., 2 F] for the gated ones.
+        name: One of `ACTIVATIONS`.
+
+    Returns:
+        Tensor [..., F].
+
+    Source: Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415; Shazeer
+    2020, eq. 5 and 6, https://arxiv.org/abs/2002.05202.
+
+    >>> np.asarray(activate(np.array([[0.0, 2.0, 3.0, -1.0]]), "swiglu")).shape
+    (1, 2)
+    """
+    if name in GATED:
+        gate, up = ops.split(x, 2, axis=-1)
+        gate = ops.silu(gate) if name == "swiglu" else ops.gelu(gate, approximate=True)
+        return gate * up
+    if name == "relu":
+        return ops.relu(x)
+    return ops.gelu(x, approximate=name == "gelu_tanh")

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import safetensors.numpy
 import torch
 import transformers
 

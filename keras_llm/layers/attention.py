@@ -101,25 +101,6 @@ class MultiHeadAttention(keras.layers.Layer):
         checks.check_positive("num_heads", num_heads)
         key_value_heads = num_heads if key_value_heads is None else key_value_heads
         checks.check_divides("key_value_heads", key_value_heads, "num_heads", num_heads)
-        for name, value in (
-            ("head_size", head_size),
-            ("window", window),
-            ("rotary_base", rotary_base),
-            ("scale", scale),
-            ("soft_cap", soft_cap),
-        ):
-            if value is not None:
-                checks.check_positive(name, value)
-        if window is not None and not causal:
-            raise ValueError(
-                "`window` reaches back from the query, so it needs causal=True. "
-                f"Received: window={window}, causal={causal}."
-            )
-        if rotary_scaling is not None and rotary_base is None:
-            raise ValueError(
-                "`rotary_scaling` changes the rotation, so it needs `rotary_base`. "
-                f"Received: rotary_scaling={rotary_scaling}, rotary_base=None."
-            )
         self.num_heads = num_heads
         self.key_value_heads = key_value_heads
         self.head_size = head_size
@@ -137,6 +118,24 @@ class MultiHeadAttention(keras.layers.Layer):
         self.rotary_scaling = rotary_scaling and tuple(rotary_scaling)
         self.soft_cap = soft_cap
         self.supports_masking = True
+        self._check_arguments()
+
+    def _check_arguments(self):
+        """Raises ValueError unless sizes are positive and options fit together."""
+        for name in ("head_size", "window", "rotary_base", "scale", "soft_cap"):
+            value = getattr(self, name)
+            if value is not None:
+                checks.check_positive(name, value)
+        if self.window is not None and not self.causal:
+            raise ValueError(
+                "`window` reaches back from the query, so it needs causal=True. "
+                f"Received: window={self.window}, causal={self.causal}."
+            )
+        if self.rotary_scaling is not None and self.rotary_base is None:
+            raise ValueError(
+                "`rotary_scaling` changes the rotation, so it needs `rotary_base`. "
+                f"Received: rotary_scaling={self.rotary_scaling}, rotary_base=None."
+            )
 
     def build(self, x_shape):
         """Makes the projections `query_key_value` and `output`, and the norms."""

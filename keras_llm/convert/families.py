@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_llm.convert import gemma, gpt2, llama, qwen
+from keras_llm.convert import bert, gemma, gpt2, llama, qwen, t5
 from keras_llm.convert.family import Family, UnsupportedModelError
 
 # Where a config of ours fits several, the first is written.
@@ -15,6 +15,8 @@ FAMILIES: tuple[Family, ...] = (
     qwen.QWEN3,
     gemma.GEMMA,
     gemma.GEMMA2,
+    t5.FAMILY,
+    *bert.FAMILIES,
 )
 
 
@@ -24,22 +26,26 @@ def family_of(values: Mapping[str, Any]) -> Family:
     Raises:
         UnsupportedModelError: Its `model_type` or its class is not known.
     """
-    known = {family.model_type: family for family in FAMILIES}
-    model_type = values.get("model_type")
-    if not isinstance(model_type, str) or model_type not in known:
+    model_type, given = values.get("model_type"), values.get("architectures")
+    named = [family for family in FAMILIES if family.model_type == model_type]
+    if not named:
+        known = dict.fromkeys(family.model_type for family in FAMILIES)
         raise UnsupportedModelError(
             f"`model_type` must be one of {', '.join(map(repr, known))}. Received: "
             f"model_type={model_type!r}."
         )
-    family = known[model_type]
-    classes = (family.model_class, family.trunk_class)
-    given = values.get("architectures")
-    if given is not None and given not in [[name] for name in classes]:
-        raise UnsupportedModelError(
-            f"A checkpoint of {model_type!r} must be of the class "
-            f"{' or '.join(classes)}. Received: architectures={given!r}."
-        )
-    return family
+    if given is None and len(named) == 1:
+        return named[0]
+    for family in named:
+        if given in ([family.model_class], [family.trunk_class]):
+            return family
+    classes = [
+        name for each in named for name in (each.model_class, each.trunk_class) if name
+    ]
+    raise UnsupportedModelError(
+        f"A checkpoint of {model_type!r} must be of the class {' or '.join(classes)}. "
+        f"Received: architectures={given!r}."
+    )
 
 
 def family_for(config: Any) -> Family:
@@ -52,8 +58,9 @@ def family_for(config: Any) -> Family:
         if family.fits(config):
             return family
     written = sorted({family.config.architecture for family in FAMILIES})
+    kinds = dict.fromkeys(family.model_type for family in FAMILIES)
     raise UnsupportedModelError(
         f"No family of checkpoints is like this model. Written are {written}, in the "
-        f"variants that {', '.join(family.model_type for family in FAMILIES)} have. "
+        f"variants that {', '.join(kinds)} have. "
         f"Received: {config}."
     )

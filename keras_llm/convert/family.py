@@ -118,8 +118,9 @@ class Family:
 
     Attributes:
         model_type: Its name in their config.
-        model_class: Their class with a language model's head.
-        trunk_class: Their class without; its files leave `prefix` out.
+        model_class: Their class with the head.
+        trunk_class: Their class without, if that is read too; its files leave
+            `prefix` out.
         prefix: What their names of the trunk's tensors begin with.
         config: Our config class, a `core.Config`.
         fields: The parts of the config that are translated.
@@ -132,12 +133,13 @@ class Family:
         complete: Returns a config of ours with derived sizes filled in.
         weights: Returns the mapping of weights for a complete config of ours.
         copies: Tensors that a file may repeat: name to the one that it equals.
-        not_weights: Pattern of what files may hold beside weights, such as masks.
+        not_weights: Pattern of what files may hold beside our weights, such as masks.
+        old_endings: End of a name to what its last part is in the oldest files.
     """
 
     model_type: str
     model_class: str
-    trunk_class: str
+    trunk_class: str | None
     prefix: str
     config: Any
     fields: tuple[Translation, ...]
@@ -149,6 +151,7 @@ class Family:
     weights: Callable[[Any], list[Weight]]
     copies: Callable[[Any], Mapping[str, str]]
     not_weights: str
+    old_endings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def read_config(
         self, values: Mapping[str, Any], ignored: Collection[str] = ()
@@ -165,8 +168,6 @@ class Family:
             ValueError: A value of the wrong type, or sizes that do not fit.
         """
         rest = {name: value for name, value in values.items() if name not in ignored}
-        for name in (*_SILENT, *self.silent):
-            rest.pop(name, None)
         for name, wanted in {**self.fixed, **self.obsolete}.items():
             value = rest.pop(name, wanted)
             # True is no 1 here, but 0 is 0.0.
@@ -185,6 +186,8 @@ class Family:
                     f"The config of a {self.model_type!r} has a field of another kind "
                     f"than is known: {type(error).__name__} {error}."
                 ) from error
+        for name in (*_SILENT, *self.silent):
+            rest.pop(name, None)
         if rest:
             listed = ", ".join(f"{name}={value!r}" for name, value in rest.items())
             raise UnsupportedModelError(

@@ -108,7 +108,11 @@ def _weights_as_in(
     has_prefix = any(name.startswith(family.prefix) for name in tensors.shapes)
 
     def rename(name: str) -> str:
-        return name if has_prefix else name.removeprefix(family.prefix)
+        name = name if has_prefix else name.removeprefix(family.prefix)
+        for ending, old in family.old_endings.items():
+            if name.endswith(ending) and name not in tensors.shapes:
+                return f"{name.rpartition('.')[0]}.{old}"
+        return name
 
     by_path = {
         weight.ours: dataclasses.replace(

@@ -1,51 +1,40 @@
-"""Tokenizer files of Transformers: `tokenizer.json`, or GPT-2's vocabulary and merges.
+"""The tokenizer's files beside a checkpoint of Transformers.
 
 Only what a tokenizer of this package repeats id by id is read; all else is refused by
-its name there.
+its name there. Text never turns into a special token here, and none is put around a
+text: what a file says of that is not read.
 """
 
 import pathlib
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from keras_llm.convert import byte_bpe_files, wordpiece_files
 from keras_llm.convert.family import UnsupportedModelError
 from keras_llm.convert.safetensors_folder import plain_file
 from keras_llm.core import CorruptFolderError, read_json, write_json
 from keras_llm.tokenizers import (
     ByteBPETokenizer,
     ByteTokenizer,
+    SentencePieceTokenizer,
     Tokenizer,
-    gpt2_files,
+    WordPieceTokenizer,
 )
-from keras_llm.tokenizers.byte_bpe_tokenizer import END_TOKEN
 
-_FAST = "tokenizer.json"
-_SETTINGS = "tokenizer_config.json"
+_FAST, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_SENTENCEPIECE = ("spiece.model", "tokenizer.model")
+_WORDPIECE = "vocab.txt"
 _VOCABULARY, _MERGES = "vocab.json", "merges.txt"
-_OTHERS = ("tokenizer.model", "spiece.model", "spm.model", "vocab.txt")
-# What byte-level BPE does here, as `tokenizer.json` writes it. The regular expression
-# is that of `tokenizers/splitting.py`.
-_SPLIT = {
-    "type": "ByteLevel",
-    "add_prefix_space": False,
-    "trim_offsets": True,
-    "use_regex": True,
-}
-_MODEL = {
-    "type": "BPE",
-    "dropout": None,
-    "unk_token": None,
-    "continuing_subword_prefix": None,
-    "end_of_word_suffix": None,
-    "fuse_unk": False,
-    "byte_fallback": False,
-    "ignore_merges": False,
+_CLASSES = {
+    _WORDPIECE: ("BertTokenizer", "ElectraTokenizer"),
+    _VOCABULARY: ("GPT2Tokenizer",),
 }
 
 
 def read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer | None:
     """Returns the tokenizer whose files lie beside a checkpoint, None without any.
+
+    A SentencePiece model comes first, since what else is there was made from it.
 
     Args:
         folder: The checkpoint's folder.
@@ -54,140 +43,78 @@ def read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer
     Raises:
         UnsupportedModelError: It does what no tokenizer of this package does.
         core.CorruptFolderError: A file is malformed or contradicts another.
+        ValueError: What the tokenizer itself refuses.
     """
     try:
-        if _is_there(folder, _FAST):
-            return _from_fast(folder, config)
-        if _is_there(folder, _VOCABULARY) and _is_there(folder, _MERGES):
-            return _from_two_files(folder, config)
-    except (AttributeError, KeyError, TypeError) as error:
+        return _read(folder, config)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise CorruptFolderError(
             f"The tokenizer's files in {folder} are malformed: "
             f"{type(error).__name__} {error}."
         ) from error
-    others = [name for name in _OTHERS if _is_there(folder, name)]
-    if others:
-        raise UnsupportedModelError(
-            f"A tokenizer is read from {_FAST}, or from {_VOCABULARY} with {_MERGES}. "
-            f"Received: {', '.join(others)} alone in {folder}. Import the model "
-            "without its tokenizer."
-        )
+
+
+def _read(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer | None:
+    settings = _settings(folder)
+    for name in _SENTENCEPIECE:
+        if _is_there(folder, name):
+            return _sentencepiece(plain_file(folder, name), settings)
+    names = _special_names(settings, config)
+    if _is_there(folder, _FAST):
+        path = plain_file(folder, _FAST)
+        values = read_json(path)
+        if values["model"].get("type") == "WordPiece":
+            return wordpiece_files.from_fast(path, values)
+        return byte_bpe_files.from_fast(path, values, names)
+    for name, classes in _CLASSES.items():
+        if not _is_there(folder, name):
+            continue
+        given = settings.get("tokenizer_class", classes[0]).removesuffix("Fast")
+        if given not in classes:
+            raise UnsupportedModelError(
+                f"{name} without {_FAST} is read as the vocabulary of a "
+                f"{' or '.join(classes)}. Received: tokenizer_class={given!r} in "
+                f"{folder}. Import the model without its tokenizer."
+            )
+        path = plain_file(folder, name)
+        if name == _WORDPIECE:
+            return wordpiece_files.from_vocabulary(path, settings)
+        merges = plain_file(folder, _MERGES)
+        return byte_bpe_files.from_two_files(path, merges, names)
     return None
 
 
-def _is_there(folder: pathlib.Path, name: str) -> bool:
-    return (folder / name).is_symlink() or (folder / name).exists()
-
-
-def _from_fast(folder: pathlib.Path, config: Mapping[str, Any]) -> ByteBPETokenizer:
-    """Reads `tokenizer.json`."""
-    path = plain_file(folder, _FAST)
-    values = read_json(path)
-    model = {**_MODEL, **values["model"]}
-    vocabulary, merges = dict(model.pop("vocab")), model.pop("merges")
-    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
-        model[name] = model[name] or None  # "" says the same.
-    split = {**_SPLIT, **(values.get("pre_tokenizer") or {"type": None})}
-    split["trim_offsets"] = True  # It moves offsets alone.
-    for name, given, wanted in (
-        ("model", model, _MODEL),
-        ("normalizer", values.get("normalizer"), None),
-        ("pre_tokenizer", split, _SPLIT),
-    ):
-        if given != wanted:
-            raise UnsupportedModelError(
-                f"`{name}` must be {wanted}, which is what byte-level BPE does here. "
-                f"Received: {given} in {path}. Import the model without its tokenizer."
-            )
-    specials = set()
-    for token in values.get("added_tokens") or ():
-        name, number = token["content"], token["id"]
-        if not token["special"]:
-            raise UnsupportedModelError(
-                "Text never turns into an added token here, so each must be special. "
-                f"Received: {name!r} in {path}. Import the model without its tokenizer."
-            )
-        if vocabulary.setdefault(name, number) != number:
-            raise CorruptFolderError(f"{path} gives {name!r} two ids.")
-        specials.add(name)
-    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-    return _byte_bpe(folder, config, vocabulary, pairs, specials)
-
-
-def _from_two_files(
-    folder: pathlib.Path, config: Mapping[str, Any]
-) -> ByteBPETokenizer:
-    """Reads `vocab.json` and `merges.txt`, which are GPT-2's by their class."""
-    kind = _settings(folder).get("tokenizer_class", "GPT2Tokenizer")
-    if kind not in ("GPT2Tokenizer", "GPT2TokenizerFast"):
+def _sentencepiece(
+    path: pathlib.Path, settings: Mapping[str, Any]
+) -> SentencePieceTokenizer:
+    """Reads a SentencePiece model, with T5's sentinels where the settings have them."""
+    extra_ids = settings.get("extra_ids", 0)
+    tokenizer = SentencePieceTokenizer.from_file(path, extra_ids)
+    added = settings.get("added_tokens_decoder", {})
+    beyond = [n for n in added if not int(n) < tokenizer.vocab_size]
+    if beyond:
         raise UnsupportedModelError(
-            f"{_VOCABULARY} and {_MERGES} alone are read as GPT-2's. Received: "
-            f"tokenizer_class={kind!r} in {folder / _SETTINGS}, without {_FAST}. "
-            "Import the model without its tokenizer."
+            f"Tokens added behind the {tokenizer.vocab_size} pieces of a SentencePiece "
+            f"model are not read. Received: {[added[n]['content'] for n in beyond]} "
+            f"beside {path}. Import the model without its tokenizer."
         )
-    vocabulary = gpt2_files.read_vocabulary(plain_file(folder, _VOCABULARY))
-    merges = gpt2_files.read_merges(plain_file(folder, _MERGES))
-    pairs = [(gpt2_files.to_text(a), gpt2_files.to_text(b)) for a, b in merges]
-    return _byte_bpe(folder, config, vocabulary, pairs, {END_TOKEN} & set(vocabulary))
+    return tokenizer
 
 
-def _byte_bpe(
-    folder: pathlib.Path,
-    config: Mapping[str, Any],
-    vocabulary: Mapping[str, int],
-    pairs: Sequence[Sequence[str]],
-    specials: Collection[str],
-) -> ByteBPETokenizer:
-    """Returns the tokenizer after checking that its ids are 0 to V - 1."""
-    tokens = {number: token for token, number in vocabulary.items()}
-    if sorted(tokens) != list(range(len(vocabulary))):
-        raise CorruptFolderError(
-            f"The ids of {len(vocabulary)} tokens must be 0 to {len(vocabulary) - 1}, "
-            f"each once. Received: {len(tokens)} different ones in {folder}, the "
-            f"largest being {max(tokens, default=None)}."
-        )
-    names = _roles(folder, config, tokens, specials)
-    silent = set(names.values())
-    token_bytes = [
-        b"" if tokens[number] in silent else gpt2_files.to_bytes(tokens[number])
-        for number in range(len(tokens))
-    ]
-    merges = [
-        (gpt2_files.to_bytes(left), gpt2_files.to_bytes(right)) for left, right in pairs
-    ]
-    special_ids = {role: vocabulary[name] for role, name in names.items()}
-    return ByteBPETokenizer(token_bytes, merges, special_ids, names)
-
-
-def _roles(
-    folder: pathlib.Path,
-    config: Mapping[str, Any],
-    tokens: Mapping[int, str],
-    specials: Collection[str],
-) -> dict[str, str]:
-    """Returns role to spelling of every special token."""
-    settings = _settings(folder)
-    roles: dict[str, str] = {}
-    for role, name in (("end", "eos_token"), ("bos", "bos_token")):
-        token = settings.get(name)
-        token = token["content"] if isinstance(token, dict) else token
+def _special_names(
+    settings: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns role to spelling, or else to id, of the end and the beginning."""
+    names = {}
+    for role, field in (("end", "eos_token"), ("bos", "bos_token")):
+        token = settings.get(field)
         if token is None:
-            number = config.get(f"{name}_id")
-            number = number[0] if isinstance(number, list) else number
-            token = None if number is None else tokens.get(number)
-        if token is not None and token in specials and token not in roles.values():
-            roles[role] = token
-    if "end" not in roles:
-        raise UnsupportedModelError(
-            "A tokenizer needs a special token that ends a text: `eos_token` in "
-            f"{_SETTINGS}, or `eos_token_id` in the model's config. Received: none "
-            f"among the special tokens {sorted(specials)} in {folder}."
-        )
-    for number, token in tokens.items():
-        if token in specials and token not in roles.values():
-            role = re.sub(r"\W+", "_", token).strip("_") or f"special_{number}"
-            roles[f"special_{number}" if role in roles else role] = token
-    return roles
+            token = config.get(f"{field}_id")  # A chat model has several: the first.
+            token = token[0] if isinstance(token, list) else token
+        token = token["content"] if isinstance(token, dict) else token
+        if token is not None:
+            names[role] = token
+    return names
 
 
 def _settings(folder: pathlib.Path) -> dict[str, Any]:
@@ -200,54 +127,36 @@ def _settings(folder: pathlib.Path) -> dict[str, Any]:
     return settings
 
 
+def _is_there(folder: pathlib.Path, name: str) -> bool:
+    path = folder / name
+    return path.is_symlink() or path.exists()
+
+
 def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> bool:
-    """Writes `tokenizer.json` and its settings, where there is a counterpart.
+    """Writes the files of a tokenizer, where there is a counterpart.
 
     Args:
         folder: An existing folder.
-        tokenizer: One of bytes or of byte-level BPE has a counterpart.
+        tokenizer: Of bytes, byte-level BPE, WordPiece or SentencePiece.
 
     Returns:
-        Whether it has one; else nothing is written.
+        Whether it has a counterpart; else nothing is written.
     """
-    if isinstance(tokenizer, ByteTokenizer):
-        merges, names = [], {"end": END_TOKEN}
-    elif isinstance(tokenizer, ByteBPETokenizer):
-        merges, names = tokenizer.merges, tokenizer.special_names
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if isinstance(tokenizer, (ByteBPETokenizer, ByteTokenizer)):
+        names = byte_bpe_files.special_names(tokenizer)
+        write_json(folder / _FAST, byte_bpe_files.to_fast(tokenizer))
+        settings["eos_token"] = names["end"]
+        settings["bos_token"] = names.get("bos", names["end"])
+    elif isinstance(tokenizer, WordPieceTokenizer):
+        write_json(folder / _FAST, wordpiece_files.to_fast(tokenizer))
+        for role in ("pad", "unk", "cls", "sep", "mask"):
+            settings[f"{role}_token"] = f"[{role.upper()}]"
+    elif isinstance(tokenizer, SentencePieceTokenizer):
+        name = _SENTENCEPIECE[0 if tokenizer.sentinel_ids else 1]
+        (folder / name).write_bytes(tokenizer.model)
+        settings = {"extra_ids": tokenizer.extra_ids}
     else:
         return False
-    tokens = [gpt2_files.to_text(token) for token in tokenizer.token_bytes]
-    for role, name in names.items():
-        tokens[tokenizer.special_ids[role]] = name
-    added = {
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
-    values = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": number, "content": tokens[number], **added}
-            for number in sorted(tokenizer.special_ids.values())
-        ],
-        "normalizer": None,
-        "pre_tokenizer": _SPLIT,
-        "post_processor": None,
-        "decoder": _SPLIT,
-        "model": {
-            **_MODEL,
-            "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": [[*map(gpt2_files.to_text, pair)] for pair in merges],
-        },
-    }
-    write_json(folder / _FAST, values)
-    settings = {"eos_token": names["end"], "bos_token": names.get("bos", names["end"])}
-    write_json(
-        folder / _SETTINGS,
-        {"tokenizer_class": "PreTrainedTokenizerFast", **settings},
-    )
+    write_json(folder / _SETTINGS, settings)
     return True

@@ -118,12 +118,14 @@ class MultiHeadAttention(keras.layers.Layer):
         self.rotary_scaling = rotary_scaling and tuple(rotary_scaling)
         self.soft_cap = soft_cap
         self.supports_masking = True
-        self._check_options()
+        self._check_arguments()
 
-    def _check_options(self):
+    def _check_arguments(self):
+        """Raises ValueError unless sizes are positive and options fit together."""
         for name in ("head_size", "window", "rotary_base", "scale", "soft_cap"):
-            if getattr(self, name) is not None:
-                checks.check_positive(name, getattr(self, name))
+            value = getattr(self, name)
+            if value is not None:
+                checks.check_positive(name, value)
         if self.window is not None and not self.causal:
             raise ValueError(
                 "`window` reaches back from the query, so it needs causal=True. "

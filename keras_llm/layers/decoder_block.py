@@ -98,8 +98,7 @@ class DecoderBlock(keras.layers.Layer):
         self.window = window
         self.use_bias = use_bias
         self.dropout = dropout
-        self.epsilon = epsilon
-        self.seed = seed
+        self.epsilon, self.seed = epsilon, seed
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
         self.inner_dropout = inner_dropout

@@ -1,22 +1,27 @@
 """Writes the reference answers for BERT and ELECTRA: Transformers on torch.
 
-As `make_golden.py` does for language models. One BERT trunk is under every head; the
+As `make_golden.py` does for language models, with the weights under this package's
+names besides, renamed by hand: what `keras_llm.convert` makes of the checkpoints in
+`bert/` and `bert_classify/` must be the same. One BERT trunk is under every head; the
 heads' own weights are in `bert.npz`, as "HEAD:NAME". ELECTRA's generator and
 discriminator share their embeddings.
 
 Example: python tests/golden/make_bert_golden.py   (torch 2.13, transformers 5.24)
 """
 
+import shutil
+
 import numpy as np
 import torch
 import transformers
-from make_golden import LENGTHS, VOCAB, randomise, write
+from make_golden import LENGTHS, OUT, SPECIAL, VOCAB, randomise, write
 
 ROWS, LONGEST = len(LENGTHS), max(LENGTHS)
 LAYERS, MASK = 3, 1
 # By row; -1 fills up. The last row asks for its first token and its last.
 POSITIONS = np.array([[3, 10, 5, 8], [1, 2, -1, -1], [0, 6, -1, -1]], "int32")
 SIZES = {
+    **SPECIAL,
     "vocab_size": VOCAB,
     "max_position_embeddings": 29,
     "type_vocab_size": 3,
@@ -146,6 +151,7 @@ def bert():
     )
     output.loss.backward()
     state = arrays(masked_lm)
+    save(masked_lm, "bert")
     predictions = "cls.predictions"
     weights = {
         **embeddings(state, "bert"),
@@ -174,6 +180,8 @@ def bert():
         model = make(transformers.BertConfig(**BERT, num_labels=labels))
         randomise(model)
         model.bert.load_state_dict(masked_lm.bert.state_dict(), strict=False)
+        if head == "classify":
+            save(model, "bert_classify")
         with torch.no_grad():
             output = model(**inputs(rows, rows["token_ids"]))
         logits = output.logits if head != "answer" else answer_logits(output)
@@ -182,6 +190,12 @@ def bert():
             for name, value in pair(arrays(model), theirs, ours).items():
                 result[f"{head}:{name}"] = value
     return weights, result
+
+
+def save(model, name):
+    """Writes a checkpoint folder as Transformers does."""
+    shutil.rmtree(OUT / name, ignore_errors=True)
+    model.save_pretrained(OUT / name)
 
 
 def answer_logits(output):

@@ -3,13 +3,15 @@
 Small models with random weights, unlike sizes, a head size that is not width over
 heads. Versions 1.1 (gated GELU, output of its own) and 1.0 (ReLU, tied output) get
 `NAME.safetensors`, the weights under this package's names, and `NAME.npz`, what the
-reference computes with them on ragged, right-padded sources and targets. The tests
-need neither library.
+reference computes with them on ragged, right-padded sources and targets. What
+`keras_llm.convert` makes of the checkpoint in `NAME/` must be the same weights. The
+tests need neither library.
 
 Example: python tests/golden/make_t5_golden.py   (torch 2.13, transformers 5.24)
 """
 
 import pathlib
+import shutil
 
 import numpy as np
 import safetensors.numpy
@@ -194,6 +196,9 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for name, gated in (("t5", True), ("t5_tied", False)):
         model, weights = t5(gated)
+        shutil.rmtree(OUT / name, ignore_errors=True)
+        model.save_pretrained(OUT / name)
+        (OUT / name / "generation_config.json").unlink()
         weights = {key: np.ascontiguousarray(value) for key, value in weights.items()}
         safetensors.numpy.save_file(weights, OUT / f"{name}.safetensors")
         result = answers(model)

@@ -1,0 +1,174 @@
+"""BERT's checkpoints, one class for each head: `bert` here."""
+
+from typing import Any
+
+from keras_llm.convert.family import ANY, Family, Field, Own, UnsupportedModelError
+from keras_llm.convert.weights import Weight
+from keras_llm.models import BertConfig
+
+_TABLES = {
+    "token_embedding": "word_embeddings",
+    "position_embedding": "position_embeddings",
+    "segment_embedding": "token_type_embeddings",
+}
+_BLOCK = {
+    "attention/output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_forward/inner": "intermediate.dense",
+    "feed_forward/output": "output.dense",
+    "feed_forward_norm": "output.LayerNorm",
+}
+_HEADS = {
+    "masked_lm": {
+        "head_transform": "cls.predictions.transform.dense",
+        "head_norm": "cls.predictions.transform.LayerNorm",
+    },
+    "classify": {"pooler": "bert.pooler.dense", "head": "classifier"},
+    "tag": {"head": "classifier"},
+    "answer": {"head": "qa_outputs"},
+    "embed": {},
+}
+
+
+class _Dropout:
+    """Two rates there, which must agree: one here."""
+
+    def read(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Returns `dropout`."""
+        rates = [
+            values.pop(f"{name}_dropout_prob", 0.1)
+            for name in ("hidden", "attention_probs")
+        ]
+        if rates[0] != rates[1]:
+            raise UnsupportedModelError(
+                "`hidden_dropout_prob` must equal `attention_probs_dropout_prob`: our "
+                f"`bert` has one rate. Received: {rates}."
+            )
+        return {"dropout": rates[0]}
+
+    def write(self, config: BertConfig) -> dict[str, Any]:
+        """Returns both rates."""
+        return dict.fromkeys(
+            ("hidden_dropout_prob", "attention_probs_dropout_prob"), config.dropout
+        )
+
+
+class _Labels:
+    """The classes' names by number, and numbers by name."""
+
+    def read(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Returns `labels`, of which Transformers leaves two unnamed ones out."""
+        names = values.pop("id2label", None) or {"0": "LABEL_0", "1": "LABEL_1"}
+        labels = tuple(names[str(number)] for number in range(len(names)))
+        return {"labels": labels}
+
+    def write(self, config: BertConfig) -> dict[str, Any]:
+        """Returns both tables."""
+        return {
+            "id2label": {str(n): label for n, label in enumerate(config.labels)},
+            "label2id": {label: n for n, label in enumerate(config.labels)},
+        }
+
+
+def _pair(ours: str, theirs: str) -> list[Weight]:
+    """Returns the two weights of a norm, or of a projection stored [out, in]."""
+    is_norm = theirs.endswith("LayerNorm")
+    kernel = "scale" if is_norm else "kernel"
+    return [
+        Weight(f"{ours}/{kernel}", (f"{theirs}.weight",), transposed=not is_norm),
+        Weight(f"{ours}/bias", (f"{theirs}.bias",)),
+    ]
+
+
+def _weights(config: BertConfig) -> list[Weight]:
+    """Returns the mapping of a complete config."""
+    # Their class without a head names the trunk's tensors without its prefix.
+    trunk = "" if config.head == "embed" else "bert."
+    found = [
+        Weight(f"{ours}/embeddings", (f"{trunk}embeddings.{theirs}.weight",))
+        for ours, theirs in _TABLES.items()
+    ]
+    found += _pair("embedding_norm", f"{trunk}embeddings.LayerNorm")
+    for i in range(config.num_layers):
+        theirs = f"{trunk}encoder.layer.{i}"
+        parts = [f"{theirs}.attention.self.{x}" for x in ("query", "key", "value")]
+        fused = f"block_{i}/attention/query_key_value"
+        kernels = tuple(f"{part}.weight" for part in parts)
+        found.append(Weight(f"{fused}/kernel", kernels, transposed=True))
+        found.append(Weight(f"{fused}/bias", tuple(f"{part}.bias" for part in parts)))
+        for ours, name in _BLOCK.items():
+            found += _pair(f"block_{i}/{ours}", f"{theirs}.{name}")
+    for ours, theirs in _HEADS[config.head].items():
+        found += _pair(ours, theirs)
+    if config.head == "masked_lm":
+        bias = "cls.predictions.bias"
+        found.append(Weight("token_embedding/output_bias", (bias,)))
+    return found
+
+
+def _family(head: str, model_class: str, *more: Any, **always: Any) -> Family:
+    copies = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    # Position numbers; and, where ours has none, the pooler and the head that told
+    # whether two sentences follow each other.
+    not_weights = r"(bert\.)?embeddings\.position_ids"
+    if head != "classify":
+        not_weights += r"|(bert\.)?pooler\.dense\.\w+|cls\.seq_relationship\.\w+"
+    return Family(
+        model_type="bert",
+        model_class=model_class,
+        trunk_class=None,
+        prefix="" if head == "embed" else "bert.",
+        config=BertConfig,
+        fields=(
+            Field("vocab_size", "vocab_size"),
+            Field("hidden_size", "width"),
+            Field("num_hidden_layers", "num_layers"),
+            Field("num_attention_heads", "num_heads"),
+            Field("intermediate_size", "feed_forward_width"),
+            Field("max_position_embeddings", "max_positions"),
+            Field("type_vocab_size", "num_segments", default=2),
+            Field("layer_norm_eps", "epsilon", default=1e-12),
+            _Dropout(),
+            *more,
+        ),
+        always={"head": head, "embedding_width": None, **always},
+        fixed={
+            "add_cross_attention": False,
+            "classifier_dropout": None,
+            "hidden_act": "gelu",
+            "is_decoder": False,
+            "tie_word_embeddings": True,
+        },
+        silent={},
+        obsolete={
+            "gradient_checkpointing": ANY,  # How it was trained.
+            "num_labels": ANY,  # As many as have names.
+            "position_embedding_type": "absolute",
+            "problem_type": ANY,  # The loss, not the logits.
+        },
+        complete=lambda config: config.replace(feed_forward_width=config.inner_dim),
+        weights=_weights,
+        copies=lambda config: copies if head == "masked_lm" else {},
+        not_weights=not_weights,
+        # The first files were renamed from TensorFlow's words.
+        old_endings={"LayerNorm.weight": "gamma", "LayerNorm.bias": "beta"},
+    )
+
+
+_PLAIN = {"pooling": "first", "normalize": False}
+FAMILIES = (
+    _family("masked_lm", "BertForMaskedLM", labels=(), **_PLAIN),
+    _family("classify", "BertForSequenceClassification", _Labels(), **_PLAIN),
+    _family("tag", "BertForTokenClassification", _Labels(), **_PLAIN),
+    _family("answer", "BertForQuestionAnswering", labels=(), **_PLAIN),
+    _family(
+        "embed",
+        "BertModel",
+        Own("pooling", "first"),
+        Own("normalize", False),
+        labels=(),
+    ),
+)

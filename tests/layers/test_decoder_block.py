@@ -18,6 +18,22 @@ def test_residual_wiring(norm):
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
+def test_post_norms_stand_before_the_sums():
+    block = DecoderBlock(3, 11, norm="zero_centred_rms_norm", post_norm=True)
+    x = RNG.normal(size=(2, 5, 12)).astype("float32")
+    block.build(x.shape)
+    for weight in block.weights:
+        weight.assign(RNG.normal(0, 0.5, weight.shape))
+    y = np.asarray(block(x))
+    branch = block.attention(block.attention_norm(x))
+    middle = x + np.asarray(block.attention_post_norm(branch))
+    branch = block.feed_forward(block.feed_forward_norm(middle))
+    expected = middle + np.asarray(block.feed_forward_post_norm(branch))
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    names = {weight.path.split("/", 1)[1] for weight in block.weights}
+    assert {"attention_post_norm/scale", "feed_forward_post_norm/scale"} < names
+
+
 def test_its_dropouts_draw_different_masks():
     block = DecoderBlock(3, 11, dropout=0.5, seed=3)
     block.build((None, None, 12))

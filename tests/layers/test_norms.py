@@ -33,6 +33,17 @@ def test_rms_norm():
     np.testing.assert_allclose(norm(x), exact / np.sqrt(power + 0.1) * scale, atol=1e-5)
 
 
+def test_a_zero_centred_scale_counts_from_one():
+    x = RNG.normal(3, 2, (2, 5, 7)).astype("float32")
+    plain, centred = RMSNorm(), RMSNorm(zero_centred=True)
+    np.testing.assert_array_equal(centred(x), plain(x))  # From 0 and from 1.
+    np.testing.assert_array_equal(centred.scale, np.zeros(7))
+    scale = RNG.normal(size=7)
+    plain.scale.assign(1 + scale)
+    centred.scale.assign(scale)
+    np.testing.assert_allclose(centred(x), plain(x), rtol=1e-6)
+
+
 def test_layer_norm_without_bias_has_none():
     norm, weights = made(LayerNorm(use_bias=False), np.ones((2, 3)))
     assert len(weights) == 1 and norm.bias is None

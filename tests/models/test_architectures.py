@@ -9,7 +9,21 @@ from keras_llm import models
 SHARED = {"vocab_size": 31, "max_positions": 23, "width": 24, "num_layers": 2}
 GPT2 = models.GPT2Config(**SHARED, num_heads=4)
 LLAMA = models.LlamaConfig(**SHARED, num_heads=6, key_value_heads=2)
-CONFIGS = (GPT2, GPT2.replace(use_bias=False), LLAMA, LLAMA.replace(tied=True))
+GEMMA = models.GemmaConfig(
+    **SHARED,
+    num_heads=4,
+    key_value_heads=2,
+    head_size=6,
+    feed_forward_width=13,
+    logit_soft_cap=2.0,
+)
+CONFIGS = (
+    GPT2,
+    GPT2.replace(use_bias=False),
+    LLAMA,
+    LLAMA.replace(tied=True),
+    GEMMA,
+)
 IDS = np.random.default_rng(31).integers(0, 31, (2, 7)).astype("int32")
 
 
@@ -36,6 +50,19 @@ def test_weight_names_are_those_of_the_docs():
     llama = {weight.path for weight in models.build(LLAMA).weights}
     unbiased = {name for name in (*blocks, *ends) if not name.endswith("bias")}
     assert llama == {*unbiased, "head/kernel"}
+    more = LLAMA.replace(query_key_norm=True, query_key_value_bias=True)
+    assert {weight.path for weight in models.build(more).weights} - llama == {
+        f"block_{i}/attention/{name}"
+        for i in range(2)
+        for name in ("query_norm/scale", "key_norm/scale", "query_key_value/bias")
+    }
+    assert {weight.path for weight in models.build(GEMMA).weights} == unbiased
+    post_normed = models.build(GEMMA.replace(post_norm=True))
+    assert {weight.path for weight in post_normed.weights} - unbiased == {
+        f"block_{i}/{name}_post_norm/scale"
+        for i in range(2)
+        for name in ("attention", "feed_forward")
+    }
 
 
 def test_gpt2_small_has_gpt2s_size():
@@ -57,9 +84,11 @@ def test_flops_are_six_per_matrix_weight_plus_attention(config):
         for weight in model.trainable_weights
         if weight.path.endswith("kernel")
     ]
-    if config.architecture == "gpt2" or config.tied:
+    if getattr(config, "tied", True):
         matrices.append(31 * 24)  # The table, as the output's matrix.
     attention = 2 * 2 * 7 * 24 * config.num_layers  # q k and w v, per token.
+    if config.architecture == "gemma":
+        attention *= 4 * 6 / 24  # Its heads together are as wide as the model.
     expected = 6 * sum(matrices) + 3 * attention
     assert models.flops_per_token(config, context=7) == expected
 
@@ -137,6 +166,15 @@ def test_dropout_trains_and_does_not_decode():
         (LLAMA, {"rotary_base": 0.0}, "rotary_base"),
         (LLAMA, {"rotary_base": float("nan")}, "rotary_base"),
         (LLAMA, {"window": 0}, "window"),
+        (LLAMA, {"rotary_scaling": {"factor": 0.5}}, "factor=0.5"),
+        (LLAMA, {"rotary_scaling": {"high_frequency_factor": 1.0}}, "above"),
+        (LLAMA, {"rotary_scaling": {"original_positions": 0}}, "original_positions"),
+        (GEMMA, {"head_size": 5}, "head_size"),
+        (GEMMA, {"key_value_heads": 3}, "key_value_heads=3"),
+        (GEMMA, {"score_soft_cap": 0.0}, "score_soft_cap"),
+        (GEMMA, {"logit_soft_cap": float("nan")}, "logit_soft_cap"),
+        (GEMMA, {"full_every": 2}, "needs `window`"),
+        (GEMMA, {"full_every": 0, "window": 3}, "full_every"),
         (LLAMA, {"widht": 8}, "Did you mean `width`"),
     ],
 )

@@ -15,6 +15,24 @@ CONFIGS = {
     "llama": LLAMA.replace(tied=True),
     "llama documents": LLAMA.replace(separator_id=0),
     "llama window": LLAMA.replace(window=3),
+    "llama of many options": LLAMA.replace(
+        query_key_norm=True,
+        query_key_value_bias=True,
+        rotary_scaling={"original_positions": 11},
+    ),
+    "gemma documents": models.GemmaConfig(
+        **SHARED,
+        num_heads=6,
+        key_value_heads=2,
+        head_size=6,
+        feed_forward_width=13,
+        post_norm=True,
+        score_soft_cap=2.0,
+        logit_soft_cap=3.0,
+        window=3,
+        full_every=2,
+        separator_id=0,
+    ),
     "llama window documents": LLAMA.replace(window=3, separator_id=0),
 }
 LENGTHS = np.array([5, 1, 7], "int32")
@@ -67,7 +85,7 @@ def test_a_compiled_callers_cache_gives_the_same(model, decoder, ids):
     plain = decode(decoder, ids, LENGTHS)
     compiled = decode(models.decoder(model, jit=True), ids, LENGTHS)
     for one, other in zip(plain, compiled, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_compiled_callers_cache_in_low_precision(model, ids):

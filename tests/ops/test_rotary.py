@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_llm.ops.rotary import rotary_table, rotate
+from keras_llm.ops.rotary import frequencies, rotary_table, rotate
 
 RNG = np.random.default_rng(3)
 
@@ -31,6 +31,26 @@ def test_products_depend_on_the_distance_alone():
 
     assert product(5, 2) == pytest.approx(product(105, 102), abs=1e-4)
     assert product(5, 2) != pytest.approx(product(5, 3), abs=1e-3)
+
+
+def test_scaling_slows_the_pairs_that_turn_seldom():
+    base, factor, low, high, original = 500.0, 8.0, 1.0, 4.0, 61
+    expected = []
+    for i in range(7):
+        frequency = base ** (-i / 7)
+        wavelength = 2 * np.pi / frequency
+        if wavelength > original / low:
+            frequency /= factor
+        elif not wavelength < original / high:
+            smooth = (original / wavelength - low) / (high - low)
+            frequency = (1 - smooth) * frequency / factor + smooth * frequency
+        expected.append(frequency)
+    found = frequencies(14, base, (factor, low, high, original))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    kinds = np.array(expected) / base ** (-np.arange(7) / 7)
+    assert kinds[0] == 1 and 0.13 < kinds[2] < 0.99 and kinds[-1] == 1 / factor
+    cosine, _ = rotary_table(np.array([9]), 14, base, (factor, low, high, original))
+    np.testing.assert_allclose(cosine[0, :7], np.cos(9 * np.array(expected)), atol=1e-6)
 
 
 def test_angles_are_float32_in_any_compute_type():

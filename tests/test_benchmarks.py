@@ -1,6 +1,8 @@
 """The benchmarks run, at sizes that say nothing of speed."""
 
 import math
+import pathlib
+import re
 
 import pytest
 
@@ -9,6 +11,22 @@ from keras_llm.commands import benchmark
 from keras_llm.commands._bench_decode import benchmark_decode
 from keras_llm.commands._bench_lstm import benchmark_lstm
 from keras_llm.commands._bench_train import benchmark_train
+from tests import forked
+
+PEERS = pathlib.Path(__file__).parents[1] / "benchmarks"
+TINY = {
+    "vocabulary": 31,
+    "positions": 16,
+    "width": 12,
+    "layers": 1,
+    "heads": 3,
+    "dropout": 0.1,
+    "prompt_tokens": 3,
+    "new_tokens": 4,
+    "rows": 2,
+    "context": 5,
+    "repeats": 1,
+}
 
 
 @pytest.fixture
@@ -48,3 +66,42 @@ def test_a_table_is_markdown():
     lines = benchmark._table(rows).splitlines()
     assert lines[0] == "| name | rate | share |"
     assert lines[2:] == ["| a | 2 |  |", "| b |  | 0.1235 |"]
+
+
+@pytest.mark.parametrize("path", sorted(PEERS.glob("*.py")), ids=lambda path: path.stem)
+def test_peers_are_python(path):
+    # What they import is not in this environment, or takes seconds.
+    compile(path.read_text("utf-8"), path.name, "exec")
+
+
+@pytest.mark.parametrize(
+    ("subject", "lines"),
+    [
+        ("decode", [f"jit={j} batch={b}" for j in (True, False) for b in (1, 8)]),
+        (
+            "train",
+            ["float32 jit=True", "float32 jit=False", "mixed_bfloat16 jit=False"],
+        ),
+    ],
+)
+def test_keras_hub_runs_beside(subject, lines):
+    flags = [f"--{name}={value}" for name, value in TINY.items()]
+    done = forked.run(PEERS / "peer_keras_hub.py", subject, *flags)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert len(printed) == len(lines)
+    for case, line in zip(lines, printed, strict=True):
+        rate = re.fullmatch(rf"{subject} {case}: ([\d.]+) tok/s", line)
+        assert rate and float(rate[1]) > 0
+
+
+def test_both_peers_take_the_same_flags():
+    flags = [
+        re.findall(r'add_argument\("(\w+|--\w+)".*default=([\d_.]+)', text)
+        for text in (
+            (PEERS / f"peer_{name}.py").read_text("utf-8")
+            for name in ("transformers", "keras_hub")
+        )
+    ]
+    assert flags[0] == flags[1]
+    assert {name for name, _ in flags[0]} == {f"--{name}" for name in TINY}

@@ -19,6 +19,8 @@ import typing
 import pytest
 
 from keras_llm.core import Config
+from tests import forked
+from tests.repository import look_like_the_repository
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -128,14 +130,14 @@ def test_the_configuration_page_is_up_to_date():
 
 @pages_with("python")
 def test_python_examples_run(page, tmp_path):
-    code = "\n".join(blocks(page, "python"))
-    run([sys.executable, "-c", code], tmp_path)
+    (tmp_path / "page.py").write_text("\n".join(blocks(page, "python")))
+    done = forked.run(tmp_path / "page.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pages_with("bash test")
 def test_shell_examples_run(page, tmp_path):
-    for name in ("scripts", "keras_llm", "testdata"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    look_like_the_repository(tmp_path)
     run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(blocks(page, "bash test"))],
         tmp_path,

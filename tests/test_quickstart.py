@@ -10,15 +10,23 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.repository import look_like_the_repository
+
+# A Python that trains one block of the four, which is enough to be proven and served.
+PYTHON = f"""#!/usr/bin/env bash
+case ${{1:-}} in *train.py) set -- "$@" --model.num_layers=1 ;; esac
+exec {sys.executable} "$@"
+"""
 
 
 def start(folder: pathlib.Path, *arguments: str) -> subprocess.Popen:
     """Starts the quickstart in a folder that looks like the repository."""
-    for name in ("scripts", "keras_llm", "testdata"):
-        (folder / name).symlink_to(ROOT / name)
+    look_like_the_repository(folder)
+    python = folder / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
     return subprocess.Popen(
-        ["bash", "scripts/quickstart.sh", f"--python={sys.executable}", *arguments],
+        ["bash", "scripts/quickstart.sh", f"--python={python}", *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from keras_llm import data, tokenizers
 from keras_llm.data import documents, sources
+from tests import forked
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXTS = ["testdata/moby_dick.txt", "testdata/tang_poems.txt"]
@@ -78,9 +80,13 @@ def test_the_bytes_of_all_documents_are_counted(gpt2):
     assert gpt2.decode(ids).numpy() == b"".join(poems)
 
 
-def prepare_data(*arguments):
+SCRIPT = "scripts/prepare_data.py"
+
+
+def started_anew(script, *arguments):
+    """Runs a script in a process that imports TensorFlow, and hushes it."""
     return subprocess.run(
-        [sys.executable, "scripts/prepare_data.py", *map(str, arguments)],
+        [sys.executable, script, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -91,7 +97,8 @@ def prepare_data(*arguments):
 def test_the_command_writes_a_folder_and_says_what_it_holds(tmp_path):
     tokenizers.ByteTokenizer().save(tmp_path / "tokenizer")
     out = tmp_path / "tokens"
-    result = prepare_data(
+    result = forked.run(
+        SCRIPT,
         f"--input={ROOT}/testdata/tang*.txt",
         f"--tokenizer={tmp_path}/tokenizer",
         f"--out={out}",
@@ -114,16 +121,13 @@ def test_the_command_refuses_in_one_line(tmp_path):
     tokenizers.ByteTokenizer().save(tmp_path / "tokenizer")
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"ok \xff")
-    for tokenizer, out, reason in [
-        ("tokenizer", "new", "0xff at offset 3"),
-        ("tokenizer", "tokenizer", "over an existing one"),
-        ("absent", "new", "A tokenizer's folder is needed"),
+    for run, tokenizer, out, reason in [
+        (started_anew, "tokenizer", "new", "0xff at offset 3"),
+        (forked.run, "tokenizer", "tokenizer", "over an existing one"),
+        (forked.run, "absent", "new", "A tokenizer's folder is needed"),
     ]:
-        result = prepare_data(
-            f"--input={bad}",
-            f"--tokenizer={tmp_path / tokenizer}",
-            f"--out={tmp_path / out}",
-        )
+        given = f"--tokenizer={tmp_path / tokenizer}"
+        result = run(SCRIPT, given, f"--input={bad}", f"--out={tmp_path / out}")
         assert result.returncode == 1
         errors = result.stderr.splitlines()
         assert len(errors) == 1, result.stderr
@@ -137,19 +141,14 @@ def test_the_command_ended_from_outside_leaves_nothing(tmp_path):
     os.mkdir(tmp_path / "out")
     text = tmp_path / "long.txt"
     text.write_bytes(b"many words " * 10_000_000)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "scripts/prepare_data.py",
-            f"--input={text}",
-            f"--tokenizer={tmp_path}/tokenizer",
-            f"--out={tmp_path}/out/tokens",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    process = forked.Forked(
+        SCRIPT,
+        f"--input={text}",
+        f"--tokenizer={tmp_path}/tokenizer",
+        f"--out={tmp_path}/out/tokens",
     )
     while process.poll() is None and not os.listdir(tmp_path / "out"):
         time.sleep(0.01)
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     assert os.listdir(tmp_path / "out") == []

@@ -1,13 +1,12 @@
 import json
 import math
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 from keras_llm import data, evaluation, models, tokenizers
+from tests import forked
 
 TEXT = "Call me Ishmael. 床前明月光。\n" * 9
 
@@ -114,12 +113,14 @@ def test_a_context_beyond_the_positions_is_refused(folder, context):
 
 
 def test_the_command_prints_the_same_figures(folder):
-    command = [sys.executable, "scripts/evaluate.py", f"--model={folder / 'model'}"]
-    reading = [r"--document_separator=\n", "--unicode_form=nfc"]
-    run = subprocess.run(
-        [*command, f"--text={folder / 'text.txt'}", "--json", *reading],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    run = forked.run(
+        "scripts/evaluate.py",
+        f"--model={folder / 'model'}",
+        f"--text={folder / 'text.txt'}",
+        "--json",
+        r"--document_separator=\n",
+        "--unicode_form=nfc",
+    )
     assert run.returncode == 0, run.stderr
     found = evaluation.evaluate(
         models.load(folder / "model"),

@@ -2,14 +2,12 @@
 
 import importlib
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from keras_llm import commands, models, tokenizers
 from keras_llm.core import read_json
+from tests import forked
 
 # The package's `verify` is the function.
 verify_lib = importlib.import_module("keras_llm.export.verify")
@@ -65,7 +63,9 @@ def work(tmp_path_factory):
     """The folder in which the command ran."""
     work = tmp_path_factory.mktemp("work")
     (work / "c.py").write_text(CONFIG)
-    sizes = models.LSTMLMConfig(vocab_size=257, embedding_width=12, units=20)
+    sizes = models.LSTMLMConfig(
+        vocab_size=257, embedding_width=12, units=20, num_layers=1
+    )
     models.save(models.build(sizes), work / "model", tokenizers.ByteTokenizer())
     (work / "model" / "1").mkdir()
     return work
@@ -75,13 +75,8 @@ def work(tmp_path_factory):
 def results(work):
     """Code, standard output and standard error of every case."""
     cases = [[word.format(work) for word in words] for words in CASES.values()]
-    finished = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        cwd=pathlib.Path(__file__).parents[2],
-    )
+    (work / "driver.py").write_text(DRIVER)
+    finished = forked.run(work / "driver.py", stdin=json.dumps(cases).encode())
     for line in finished.stdout.splitlines():
         if line.startswith("RESULTS "):
             found = json.loads(line.removeprefix("RESULTS "))

@@ -18,9 +18,11 @@ def tiny(architecture, dtype="float32"):
     """Returns a model whose texts vary."""
     sizes = {
         "gpt2": models.GPT2Config(
-            vocab_size=257, width=32, num_layers=2, num_heads=4, max_positions=64
+            vocab_size=257, width=32, num_layers=1, num_heads=4, max_positions=64
         ),
-        "lstm_lm": models.LSTMLMConfig(vocab_size=257, embedding_width=12, units=20),
+        "lstm_lm": models.LSTMLMConfig(
+            vocab_size=257, embedding_width=12, units=20, num_layers=1
+        ),
     }
     keras.utils.set_random_seed(5)
     model = models.build(sizes[architecture], dtype)

@@ -2,14 +2,13 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
 
 from keras_llm import models, tokenizers
 from keras_llm.generation import Generator
+from tests import forked
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "generate.py"
 
@@ -30,13 +29,8 @@ def folder(model, tmp_path_factory):
     return folder
 
 
-def generate(folder, *flags, stdin=None):
-    return subprocess.run(
-        [sys.executable, SCRIPT, f"--model={folder}", *flags],
-        input=stdin,
-        capture_output=True,
-        timeout=120,
-    )
+def generate(folder, *flags, stdin=b""):
+    return forked.run(SCRIPT, f"--model={folder}", *flags, stdin=stdin)
 
 
 def test_prompts_of_any_bytes_give_one_object_each(model, folder):
@@ -49,7 +43,7 @@ def test_prompts_of_any_bytes_give_one_object_each(model, folder):
         "--json",
     )
     assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
     expected = Generator(model, tokenizers.ByteTokenizer()).generate(prompts, **knobs)
     assert [row["token_ids"] for row in rows] == [row.token_ids for row in expected]
     assert [row["text"] for row in rows] == [row.text for row in expected]
@@ -62,11 +56,11 @@ def test_standard_input_is_continued_as_it_is_written(model, folder):
     assert done.returncode == 0, done.stderr
     generator = Generator(model, tokenizers.ByteTokenizer())
     text = generator.generate([b"tail\xc3"], max_new_tokens=27)[0].text
-    assert done.stdout.decode() == "tail\ufffd" + text + "\n"
+    assert done.stdout == "tail\ufffd" + text + "\n"
 
 
 def test_flags_that_would_change_nothing_are_refused(folder):
     done = generate(folder, "--prompt=a", "--num_beams=3", "--temperature=1", "--jit")
     assert done.returncode == 1
-    assert b"--temperature, --jit changes nothing with --num_beams" in done.stderr
-    assert done.stdout.count(b"Traceback") == 0
+    assert "--temperature, --jit changes nothing with --num_beams" in done.stderr
+    assert done.stdout.count("Traceback") == 0

@@ -1,5 +1,7 @@
 """The decoding loop against full forward passes, strings and single rows."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -37,14 +39,26 @@ def small_model(architecture="gpt2"):
     return model
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama", "lstm_lm"])
-def model(request):
-    return small_model(request.param)
+@functools.cache
+def plain_generator(architecture):
+    """Returns a generator and its model, traced once for all tests."""
+    model = small_model(architecture)
+    return Generator(model, tokenizers.ByteTokenizer()), model
 
 
-@pytest.fixture(scope="module")
-def generator(model):
-    return Generator(model, tokenizers.ByteTokenizer())
+@pytest.fixture(params=["gpt2", "llama", "lstm_lm"])
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture
+def generator(architecture):
+    return plain_generator(architecture)[0]
+
+
+@pytest.fixture
+def model(architecture):
+    return plain_generator(architecture)[1]
 
 
 def test_greedy_is_the_argmax_of_the_full_forward_pass(model, generator):
@@ -198,7 +212,7 @@ def test_bad_parameters_are_refused(generator, parameters, message):
 
 
 def test_a_prompt_beyond_the_positions_is_refused():
-    generator = Generator(small_model(), tokenizers.ByteTokenizer())
+    generator, _ = plain_generator("gpt2")
     assert len(generator.generate(["x" * 95])[0].token_ids) == 1
     assert generator.generate(["x" * 96])[0].finish_reason == "length"
     with pytest.raises(ValueError, match="at most 96 tokens.*97"):
@@ -232,10 +246,10 @@ def test_the_end_token_ends_a_row():
 
 
 def test_compiled_decoding_draws_the_same_text():
-    model, tokenizer = small_model(), tokenizers.ByteTokenizer()
+    generator, model = plain_generator("gpt2")
     knobs = {"max_new_tokens": 11, "temperature": 0.9, "top_p": 0.9, "seed": 8}
-    plain = Generator(model, tokenizer).generate(PROMPTS, stop=["e"], **knobs)
-    compiled = Generator(model, tokenizer, jit=True)
+    plain = generator.generate(PROMPTS, stop=["e"], **knobs)
+    compiled = Generator(model, tokenizers.ByteTokenizer(), jit=True)
     for one, other in zip(
         plain, compiled.generate(PROMPTS, stop=["e"], **knobs), strict=True
     ):

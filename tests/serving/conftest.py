@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import http.client
 import json
 import os
@@ -10,10 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from tests.forked import Forked
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -121,11 +126,29 @@ def write_version(tmp_path_factory) -> Callable[[pathlib.Path, int], pathlib.Pat
     return write
 
 
+class Anew(subprocess.Popen):
+    """A script in a Python that is started, and torn down, for it alone."""
+
+    def __init__(self, script, *arguments, stderr):
+        self._stdout = tempfile.TemporaryFile()
+        super().__init__(
+            [sys.executable, script, *arguments],
+            stdout=self._stdout,
+            stderr=stderr,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    @property
+    def output(self):
+        """What the script has written to standard output by now."""
+        return os.pread(self._stdout.fileno(), 1_000, 0).decode()
+
+
 @dataclasses.dataclass
 class Server:
     """A running server and a client for it."""
 
-    process: subprocess.Popen[str]
+    process: Forked | Anew
     port: int
     base: pathlib.Path
     stderr: pathlib.Path
@@ -165,27 +188,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(base: pathlib.Path, *flags: str) -> Iterator[Server]:
+def running(
+    base: pathlib.Path, *flags: str, start: type[Forked | Anew] = Forked
+) -> Iterator[Server]:
     """Yields a server in a process of its own, ended by SIGTERM with success."""
     stderr = base.parent / f"{base.name}.stderr"
     with open(stderr, "w") as errors:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                ROOT / "scripts" / "serve.py",
-                "--model_name=toy",
-                f"--model_base_path={base}",
-                "--rest_api_port=0",
-                *flags,
-            ],
-            stdout=subprocess.PIPE,
+        process = start(
+            ROOT / "scripts" / "serve.py",
+            "--model_name=toy",
+            f"--model_base_path={base}",
+            "--rest_api_port=0",
+            *flags,
             stderr=errors,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     try:
-        assert process.stdout
-        line = process.stdout.readline()
+        while not (line := process.output).endswith("\n") and process.poll() is None:
+            time.sleep(0.01)
         assert line.startswith("Serving toy at http://127.0.0.1:"), stderr.read_text()
         port = int(line.split(":")[2].partition("/")[0])
         yield Server(process, port, base, stderr)
@@ -195,7 +214,6 @@ def running(base: pathlib.Path, *flags: str) -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 @pytest.fixture(scope="session")
@@ -212,5 +230,11 @@ def server(tmp_path_factory, write_version) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def start_server():
-    """The context manager that runs a server, for tests that end or change one."""
+    """The context manager that runs a server of another model."""
     return running
+
+
+@pytest.fixture(scope="session")
+def start_server_anew():
+    """The same, for tests of how a server ends."""
+    return functools.partial(running, start=Anew)

@@ -19,12 +19,12 @@ FOREVER = 2**31 - 1  # Steps of `spin`.
 
 
 @pytest.fixture(scope="module")
-def changing(tmp_path_factory, write_version, start_server):
+def changing(tmp_path_factory, write_version, start_server_anew):
     """A server with few places, whose versions the tests below change."""
     base = tmp_path_factory.mktemp("changing") / "toy"
     base.mkdir()
     write_version(base, 1)
-    with start_server(
+    with start_server_anew(
         base,
         "--rest_api_num_threads=1",
         "--max_waiting_requests=1",
@@ -140,11 +140,11 @@ def test_a_request_ends_on_the_version_it_began_on(changing, write_version):
         assert running.result()[:2] == (200, {"predictions": [steps]})
 
 
-def test_sigterm_finishes_what_has_begun(tmp_path, write_version, start_server):
+def test_sigterm_finishes_what_has_begun(tmp_path, write_version, start_server_anew):
     base = tmp_path / "toy"
     base.mkdir()
     write_version(base, 1)
-    with start_server(base) as server:
+    with start_server_anew(base) as server:
         steps = 4 * steps_of_half_a_second(server)
         idle = http.client.HTTPConnection("127.0.0.1", server.port)
         idle.request("GET", "/readyz")

@@ -1,13 +1,12 @@
 """Training against the library, and the command."""
 
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from keras_llm import tokenizers
 from keras_llm.tokenizers import gpt2_files
+from tests import forked
 
 POEM = "床前明月光，疑是地上霜。舉頭望明月，低頭思故鄉。"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -134,8 +133,7 @@ def test_what_cannot_be_trained():
 
 
 def run(*flags):
-    command = [sys.executable, str(ROOT / "scripts" / "train_tokenizer.py"), *flags]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return forked.run(ROOT / "scripts" / "train_tokenizer.py", *flags)
 
 
 def test_the_command_writes_a_folder(tmp_path):

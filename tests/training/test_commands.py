@@ -2,24 +2,20 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from keras_llm import models, tokenizers
+from tests import forked
 from tests.training.conftest import small_model
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 
 
 def evaluate(model, text):
-    return subprocess.run(
-        [sys.executable, SCRIPTS / "evaluate.py", f"--model={model}",
-         f"--text={text}", "--json"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    script = SCRIPTS / "evaluate.py"
+    return forked.run(script, f"--model={model}", f"--text={text}", "--json")
 
 
 @pytest.mark.parametrize("scale, rc", [(np.nan, 1), (1e4, 0)])

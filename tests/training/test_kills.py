@@ -4,7 +4,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,6 +13,7 @@ import pytest
 from keras_llm import models, training
 from keras_llm.training import Checkpoints, RunState
 from keras_llm.training.run_folder import RunFolder
+from tests import forked
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -143,15 +143,16 @@ def losses(run_dir):
 
 def start(folder, texts, *flags):
     """Starts the command, to begin or go on."""
-    return subprocess.Popen(
-        [
-            sys.executable, str(ROOT / "scripts" / "train.py"),
-            f"--config={folder / 'config.py'}", f"--train_text={texts[0]}",
-            f"--valid_text={texts[1]}", f"--run_dir={folder / 'killed'}",
-            "--resume", "--noprogress", *flags,
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return forked.Forked(
+        ROOT / "scripts" / "train.py",
+        f"--config={folder / 'config.py'}",
+        f"--train_text={texts[0]}",
+        f"--valid_text={texts[1]}",
+        f"--run_dir={folder / 'killed'}",
+        "--resume",
+        "--noprogress",
+        *flags,
+    )
 
 
 def interrupt(process, run_dir, step, kind):

@@ -21,6 +21,7 @@ from keras_llm.data.example_batches import (
     ValidationExamples,
 )
 from keras_llm.data.examples import Example, read_examples, split_examples
+from keras_llm.data.masking import TokenMasking
 from keras_llm.data.prepared import PreparedCorpus, is_prepared
 from keras_llm.data.preparing import PreparedSummary, prepare
 from keras_llm.data.row_batches import EndlessBatches, FiniteBatches, Transform
@@ -46,6 +47,7 @@ __all__ = [
     "PreparedSummary",
     "TextConfig",
     "TokenCounts",
+    "TokenMasking",
     "TokenStore",
     "TrainingBatches",
     "Transform",

@@ -75,6 +75,25 @@ def masked_token_loss(logits_BMV, token_ids_BT, positions_BM, label_smoothing=0.
     return ops.sum(ops.cast(each_BM, "float32") * real_BM), ops.sum(real_BM)
 
 
+def num_correct(logits_BMV, token_ids_BT, positions_BM):
+    """Returns how many masked tokens have the highest logit; a float32 scalar.
+
+    Args:
+        logits_BMV: Float tensor, the head's output at `positions_BM`.
+        token_ids_BT: Int tensor, the ids before masking.
+        positions_BM: Int tensor, each below T, or -1.
+
+    >>> logits = np.array([[[0.0, 2.0, 1.0], [0.0, 2.0, 1.0]]], "float32")
+    >>> float(num_correct(logits, np.array([[0, 1]]), np.array([[1, -1]])))
+    1.0
+    """
+    targets_BM = take(token_ids_BT[..., None], positions_BM)[..., 0]
+    likeliest_BM = ops.cast(ops.argmax(logits_BMV, axis=-1), "int32")
+    hit_BM = ops.equal(likeliest_BM, ops.cast(targets_BM, "int32"))
+    real_BM = ops.greater_equal(positions_BM, 0)
+    return ops.sum(ops.cast(ops.logical_and(hit_BM, real_BM), "float32"))
+
+
 def replaced_token_loss(logits_BT, token_ids_BT, corrupted_ids_BT, lengths_B):
     """Returns the loss of telling replaced tokens: its sum, and the real tokens.
 
@@ -99,9 +118,30 @@ def replaced_token_loss(logits_BT, token_ids_BT, corrupted_ids_BT, lengths_B):
     >>> round(float(total), 4), float(count)
     (0.6931, 1.0)
     """
+    losses_B = replaced_token_losses(
+        logits_BT, token_ids_BT, corrupted_ids_BT, lengths_B
+    )
+    real_BT = masks.real_tokens(lengths_B, ops.shape(logits_BT)[1])
+    return ops.sum(losses_B), ops.sum(ops.cast(real_BT, "float32"))
+
+
+def replaced_token_losses(logits_BT, token_ids_BT, corrupted_ids_BT, lengths_B):
+    """Returns each row's sum of the losses in `replaced_token_loss`, float32 [B].
+
+    Args:
+        logits_BT: Float tensor; positive says "replaced".
+        token_ids_BT: Int tensor, the original ids.
+        corrupted_ids_BT: Int tensor, what the discriminator read.
+        lengths_B: Int tensor, the real tokens of each row.
+
+    >>> logits = np.zeros((2, 3), "float32")
+    >>> ids = np.array([[5, 6, 7], [5, 6, 7]])
+    >>> np.asarray(replaced_token_losses(logits, ids, ids, np.array([1, 3]))).round(4)
+    array([0.6931, 2.0794], dtype=float32)
+    """
     logits = ops.cast(logits_BT, keras.backend.result_type(logits_BT.dtype, "float32"))
     replaced = ops.cast(ops.not_equal(token_ids_BT, corrupted_ids_BT), logits.dtype)
     each_BT = ops.softplus(logits) - replaced * logits
     real_BT = masks.real_tokens(lengths_B, ops.shape(logits)[1])
     real_BT = ops.cast(real_BT, "float32")
-    return ops.sum(ops.cast(each_BT, "float32") * real_BT), ops.sum(real_BT)
+    return ops.sum(ops.cast(each_BT, "float32") * real_BT, axis=-1)

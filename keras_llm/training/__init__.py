@@ -13,7 +13,12 @@ from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
 from keras_llm.training.task import Objective, Task
-from keras_llm.training.tasks import TASKS, LanguageModel
+from keras_llm.training.tasks import (
+    TASKS,
+    LanguageModel,
+    MaskedLanguageModel,
+    ReplacedTokens,
+)
 from keras_llm.training.validation import (
     Scores,
     Validation,
@@ -27,9 +32,11 @@ __all__ = [
     "Checkpoints",
     "Experiment",
     "LanguageModel",
+    "MaskedLanguageModel",
     "NonFiniteError",
     "Objective",
     "Preempted",
+    "ReplacedTokens",
     "RunState",
     "Scores",
     "StepResult",

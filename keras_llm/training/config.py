@@ -8,7 +8,7 @@ from keras_llm.ops import losses
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
 DTYPES = ("float32", "mixed_bfloat16")
 JITS = ("auto", "off", "parts", "full")
-TOKENIZERS = ("byte", "character", "byte_bpe")
+TOKENIZERS = ("byte", "character", "byte_bpe", "wordpiece", "unigram", "bpe")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,11 @@ class TokenizerConfig(Config):
 vocab_size=100. It holds the 256 bytes and the end token.
     """
 
-    kind: str = "byte_bpe"  # "byte", "character" or "byte_bpe".
-    vocab_size: int = 4_096  # Of "byte_bpe", special ids included.
+    # "byte", "character", "byte_bpe", "wordpiece", or SentencePiece's "unigram", "bpe".
+    kind: str = "byte_bpe"
+    # Special ids included; bytes and characters know theirs.
+    vocab_size: int = 4_096
+    lower_case: bool = True  # Of "wordpiece": capitals become small, accents go.
 
     def __post_init__(self):
         checks.check_choice("kind", self.kind, TOKENIZERS)
@@ -34,6 +37,12 @@ vocab_size=100. It holds the 256 bytes and the end token.
                 257,
                 1_000_000,
                 "It holds the 256 bytes and the end token.",
+            )
+        checks.check_positive("vocab_size", self.vocab_size)
+        if not self.lower_case and self.kind != "wordpiece":
+            raise ValueError(
+                "`lower_case` says something about kind 'wordpiece' alone. Received: "
+                f"lower_case=False, kind={self.kind!r}. Leave it out."
             )
 
 

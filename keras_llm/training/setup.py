@@ -111,6 +111,12 @@ def train_tokenizer(
     documents = (task or LanguageModel()).texts(text, text_config)
     if config.kind == "character":
         return tokenizers.CharacterTokenizer.train(documents)
+    if config.kind == "wordpiece":
+        return tokenizers.train_wordpiece(
+            documents, config.vocab_size, config.lower_case
+        )
+    if config.kind in ("unigram", "bpe"):
+        return tokenizers.train_sentencepiece(documents, config.vocab_size, config.kind)
     return tokenizers.train_byte_bpe(documents, config.vocab_size)
 
 

@@ -2,8 +2,12 @@
 
 from keras_llm.training.task import Task
 from keras_llm.training.tasks.language_model import LanguageModel
+from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
+from keras_llm.training.tasks.replaced_tokens import ReplacedTokens
 
 # By the name in a config.
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModel,)}
+TASKS: dict[str, type[Task]] = {
+    task.kind: task for task in (LanguageModel, MaskedLanguageModel, ReplacedTokens)
+}
 
-__all__ = ["TASKS", "LanguageModel"]
+__all__ = ["TASKS", "LanguageModel", "MaskedLanguageModel", "ReplacedTokens"]

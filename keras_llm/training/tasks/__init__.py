@@ -1,9 +1,12 @@
 """What a run can learn, one file a task."""
 
 from keras_llm.training.task import Task
+from keras_llm.training.tasks.classification import Classification
 from keras_llm.training.tasks.language_model import LanguageModel
 
 # By the name in a config.
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (LanguageModel,)}
+TASKS: dict[str, type[Task]] = {
+    task.kind: task for task in (LanguageModel, Classification)
+}
 
-__all__ = ["TASKS", "LanguageModel"]
+__all__ = ["TASKS", "Classification", "LanguageModel"]

@@ -39,6 +39,11 @@ _TOKENIZER = flags.DEFINE_string(
     "Tokenizer folder. By default a prepared folder brings its own, and one is trained "
     "from other text.",
 )
+_INIT = flags.DEFINE_string(
+    "init",
+    None,
+    "Model folder to start from: its tokenizer and, wherever they fit, its weights.",
+)
 _RESUME = flags.DEFINE_bool(
     "resume", False, "Go on with the run in --run_dir; begin it if there is none."
 )
@@ -88,6 +93,7 @@ def main(argv: list[str]) -> None:
             resume=_RESUME.value,
             tokenizer=tokenizer,
             progress=_PROGRESS.value,
+            init=_INIT.value,
         )
     except training.Preempted as error:
         print(error, file=sys.stderr)

@@ -8,7 +8,8 @@ def transfer_weights(source_model: keras.Model, target_model: keras.Model) -> li
 
     A pretrained trunk comes so under a head that is still to be trained. The trunk is
     what the layer `final_norm` of the target is computed from; all of it must be
-    found in the source, or nothing is copied.
+    found in the source, or nothing is copied. A layer `head` over other labels is not
+    copied, though it has as many of them.
 
     Args:
         source_model: A built model, such as a BERT with a masked-LM head.
@@ -28,6 +29,8 @@ def transfer_weights(source_model: keras.Model, target_model: keras.Model) -> li
     ['head/kernel', 'head/bias']
     """
     weights = {weight.path: weight for weight in source_model.weights}
+    if _labels(source_model) != _labels(target_model):
+        weights = {p: w for p, w in weights.items() if not p.startswith("head/")}
 
     def fits(weight):
         found = weights.get(weight.path)
@@ -49,6 +52,10 @@ def transfer_weights(source_model: keras.Model, target_model: keras.Model) -> li
         else:
             fresh.append(weight.path)
     return fresh
+
+
+def _labels(model):
+    return getattr(getattr(model, "config", None), "labels", None)
 
 
 def _trunk(model):

@@ -6,15 +6,17 @@ from keras_llm.training.config_file import load_config
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
-from keras_llm.training.loop import NonFiniteError, Summary, train
+from keras_llm.training.loop import NonFiniteError, train
 from keras_llm.training.metrics import read_metrics
 from keras_llm.training.optimizer import AdamW, Update
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
+from keras_llm.training.summary import Summary
 from keras_llm.training.task import Objective, Task
 from keras_llm.training.tasks import (
     TASKS,
+    Classification,
     LanguageModel,
     MaskedLanguageModel,
     ReplacedTokens,
@@ -30,6 +32,7 @@ __all__ = [
     "EXIT_CODE",
     "AdamW",
     "Checkpoints",
+    "Classification",
     "Experiment",
     "LanguageModel",
     "MaskedLanguageModel",

@@ -15,12 +15,13 @@ from keras_llm import models
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.interruption import AskedToEnd, Interruption
-from keras_llm.training.metrics import MetricsLog, finite_or_none, plot_losses
+from keras_llm.training.metrics import MetricsLog, plot_losses
 from keras_llm.training.progress import Progress
 from keras_llm.training.replicas import Spreader, check_strategy, workers
 from keras_llm.training.run_folder import RunFolder
-from keras_llm.training.setup import Inputs, make_step, prepare_inputs
+from keras_llm.training.setup import Inputs, make_step, prepare_inputs, start_from
 from keras_llm.training.step import StepResult
+from keras_llm.training.summary import Summary
 from keras_llm.training.task import Judgement
 
 _log = logging.getLogger(__name__)
@@ -32,48 +33,6 @@ class NonFiniteError(ArithmeticError):
     """Too many steps in a row met NaN or infinity; the message names the batch."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """How a run ended.
-
-    Attributes:
-        step: Steps taken.
-        stopped_by: "steps" or "patience".
-        train_loss: Of the last step; in nats per token for a language model.
-        validation: Of the last evaluation.
-        best_loss: Lowest validation loss.
-        best_step: Where it was reached.
-        tokens: Tokens trained on, over all resumptions.
-        seconds: Likewise, evaluations and checkpoints included.
-        tokens_per_second: While training, in this process.
-        utilisation: Share of this device's measured peak, or None if unknown.
-        parameters: Trainable values.
-        bad_steps: Steps left out because of NaN or infinity.
-        notes: What a reader should know, such as a plot that was not drawn.
-    """
-
-    step: int
-    stopped_by: str
-    train_loss: float | None
-    validation: Judgement | None
-    best_loss: float | None
-    best_step: int | None
-    tokens: int
-    seconds: float
-    tokens_per_second: float
-    utilisation: float | None
-    parameters: int
-    bad_steps: int
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, ready for JSON: NaN and infinity become None."""
-        plain = dict(vars(self))
-        if self.validation is not None:
-            plain["validation"] = self.validation.to_dict()
-        return finite_or_none(plain)
-
-
 def train(
     experiment: Experiment,
     train_text: Any,
@@ -83,6 +42,7 @@ def train(
     tokenizer: Any = None,
     progress: bool = True,
     strategy: tf.distribute.Strategy | None = None,
+    init: str | os.PathLike[str] | None = None,
 ) -> Summary:
     """Trains a model and leaves everything in `run_dir`.
 
@@ -98,6 +58,9 @@ def train(
         tokenizer: None trains `experiment.tokenizer` on the training text.
         progress: Whether to draw a progress bar on standard error.
         strategy: Spreads the work over devices; None for the current one.
+        init: A model folder to start from: its tokenizer, and its weights wherever
+            path and shape agree (`models.transfer_weights`); of an ELECTRA those of
+            the discriminator. It is read once, when the run begins.
 
     Raises:
         FileExistsError: There is a run in `run_dir`, and `resume` is False.
@@ -116,6 +79,7 @@ def train(
         resume,
         tokenizer,
         strategy,
+        init,
     )
     with Interruption() as interruption:
         run = _Run(inputs, strategy, interruption, progress)
@@ -164,11 +128,13 @@ class _Run:
     def _make(self, strategy: tf.distribute.Strategy) -> None:
         """Makes everything that holds variables, in the strategy's scope."""
         experiment, config = self.inputs.experiment, self.config
+        self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
         keras.utils.set_random_seed(config.seed)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         with strategy.scope():
             self.model = models.build(experiment.model, dtype=config.dtype)
+            self.notes = self._start_from(self.inputs.init)
         rows = experiment.data.batch_size
         self.step = make_step(self.model, config, strategy, rows, self.task)
         self.optimizer = self.step.optimizer
@@ -177,15 +143,26 @@ class _Run:
         )
         self.spread = Spreader(strategy, experiment.data.batch_size)
         self.arrays = named_arrays(self.model, self.optimizer, self.step.state)
-        self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
         self.checkpoints.warn_if_short_of_room(self.arrays)
+
+    def _start_from(self, init: Any) -> list[str]:
+        """Takes over a model folder's weights where the run begins; says which not."""
+        if init is None or self.checkpoints.paths():
+            return []
+        note = start_from(self.model, init)
+        _log.info(note)
+        return [note]
 
     def _restore(self) -> RunState:
         if self.is_chief:
             self.checkpoints.mend()
         newest, judged_by = self.checkpoints.newest_whole(), self.inputs.validation
         if newest is None:
-            return RunState(validation_sha256=judged_by.sha256)
+            state = RunState(validation_sha256=judged_by.sha256)
+            if self.notes and self.is_chief:
+                # Ended before its first save, the run still goes on from these weights.
+                self.checkpoints.save(self.arrays, state)
+            return state
         state = self.checkpoints.restore(newest, self.arrays)
         self.inputs.batches.restore(state.data_position)
         if state.validation_sha256 != judged_by.sha256:
@@ -363,7 +340,7 @@ class _Run:
 
     def _finish(self) -> Summary:
         """Saves, draws the curve and tells how it went."""
-        notes: list[str] = []
+        notes = self.notes
         if self.is_chief:
             self._save()
             with self.optimizer.averaged():

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_llm import data, tokenizers
+from keras_llm import data, models, tokenizers
+from keras_llm.data.encoding import tokenizer_fingerprint
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.optimizer import AdamW
@@ -28,6 +29,7 @@ class Inputs:
         tokenizer: The run's.
         batches: Training batches of this worker, at their beginning.
         validation: Validation batches of this worker.
+        init: The model folder whose weights the run starts from, if any.
     """
 
     experiment: Experiment
@@ -36,6 +38,7 @@ class Inputs:
     tokenizer: Any
     batches: data.EndlessBatches
     validation: data.FiniteBatches
+    init: Any = None
 
     def open_folder(self) -> None:
         """Makes the folder with config and tokenizer, or goes on in it."""
@@ -53,6 +56,7 @@ def prepare_inputs(
     resume: bool,
     tokenizer: Any,
     strategy: tf.distribute.Strategy,
+    init: Any = None,
 ) -> Inputs:
     """Reads text and makes the tokenizer; writes nothing.
 
@@ -68,6 +72,8 @@ def prepare_inputs(
     if going_on:
         folder.check_run()
         tokenizer = folder.load_tokenizer(tokenizer)
+    elif init is not None:
+        tokenizer = _tokenizer_of_model(init, tokenizer)
     elif tokenizer is None:
         tokenizer = _tokenizer_of(train_text, experiment)
     experiment = experiment.task.fill_in(experiment, tokenizer, train_text)
@@ -76,7 +82,28 @@ def prepare_inputs(
     batches, validation = experiment.task.batches(
         experiment, train_text, valid_text, tokenizer, team
     )
-    return Inputs(experiment, folder, going_on, tokenizer, batches, validation)
+    return Inputs(experiment, folder, going_on, tokenizer, batches, validation, init)
+
+
+def start_from(model: keras.Model, folder: Any) -> str:
+    """Gives a model the weights of a model folder; returns which it keeps, in words.
+
+    Raises:
+        ValueError: The folder's trunk is of other sizes.
+    """
+    fresh = models.transfer_weights(models.load(folder), model)
+    return f"Started from the weights of {folder}. Fresh: {', '.join(fresh) or 'none'}."
+
+
+def _tokenizer_of_model(folder: Any, given: Any) -> Any:
+    """Returns a model folder's tokenizer, which a given one must equal."""
+    own = models.load_tokenizer(folder)
+    if given is not None and tokenizer_fingerprint(given) != tokenizer_fingerprint(own):
+        raise ValueError(
+            "A run that starts from a model's weights reads text as that model does. "
+            f"Received: another tokenizer than that of {folder}. Leave it out."
+        )
+    return own
 
 
 def _tokenizer_of(text: Any, experiment: Experiment) -> Any:

@@ -1,13 +1,26 @@
 """What a run can learn, one file a task."""
 
 from keras_llm.training.task import Task
+from keras_llm.training.tasks.classification import Classification
 from keras_llm.training.tasks.language_model import LanguageModel
 from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
 from keras_llm.training.tasks.replaced_tokens import ReplacedTokens
 
 # By the name in a config.
 TASKS: dict[str, type[Task]] = {
-    task.kind: task for task in (LanguageModel, MaskedLanguageModel, ReplacedTokens)
+    task.kind: task
+    for task in (
+        LanguageModel,
+        Classification,
+        MaskedLanguageModel,
+        ReplacedTokens,
+    )
 }
 
-__all__ = ["TASKS", "LanguageModel", "MaskedLanguageModel", "ReplacedTokens"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "LanguageModel",
+    "MaskedLanguageModel",
+    "ReplacedTokens",
+]

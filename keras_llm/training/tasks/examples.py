@@ -1,0 +1,148 @@
+"""What the tasks over labelled examples share."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_llm import data
+from keras_llm.tokenizers import EncoderRows, Rows
+from keras_llm.training.replicas import Workers
+
+_CHUNK = 1_024  # Texts encoded at a time.
+
+Arrays = dict[str, np.ndarray]
+
+_log = logging.getLogger(__name__)
+
+
+def read_splits(
+    read: Callable[[Any], Iterable[data.Example]],
+    train_text: Any,
+    valid_text: Any,
+    config: data.DataConfig,
+) -> tuple[list[data.Example], list[data.Example]]:
+    """Returns training and validation examples; without the latter some held back."""
+    train = list(read(train_text))
+    if valid_text is None:
+        return data.split_examples(train, config)
+    return train, list(read(valid_text))
+
+
+def example_batches(
+    train: Arrays, valid: Arrays, config: data.DataConfig, team: Workers
+) -> tuple[data.ExampleBatches, data.ValidationExamples]:
+    """Returns this worker's batches of encoded examples."""
+    return (
+        data.ExampleBatches(data.EncodedExamples(train), config, *team),
+        data.ValidationExamples(data.EncodedExamples(valid), config, *team),
+    )
+
+
+def check_head(task: Any, model: Any, head: str) -> None:
+    """Raises ValueError unless a BERT has the head that a task trains."""
+    if getattr(model, "head", head) != head:
+        raise ValueError(
+            f"The task {task.kind!r} trains a BERT with the head {head!r}. Received: "
+            f"model.head={model.head!r}. Set model.head={head!r}, or change `task`."
+        )
+
+
+def fill_in_labels(model: Any, found: Iterable[str]) -> Any:
+    """Returns a model's config with its labels: those set, or all that were found.
+
+    Raises:
+        ValueError: A label was found that is not among those set.
+    """
+    counts = Counter(found)
+    if not model.labels:
+        return model.replace(labels=tuple(sorted(counts)))
+    check_known(model.labels, counts, "training", "`model.labels`")
+    return model
+
+
+def check_known(
+    labels: Iterable[str], found: Iterable[str], split: str, place: str
+) -> None:
+    """Raises DataError if examples have a label that is not among `labels`."""
+    counts = Counter(found)
+    unknown = {label: n for label, n in counts.items() if label not in set(labels)}
+    if unknown:
+        listed = ", ".join(f"{label!r} ({n} times)" for label, n in unknown.items())
+        raise data.DataError(
+            f"Every label of the {split} examples must be in {place}. Received: "
+            f"{listed[:300]}, of {sum(counts.values())} labels; known are "
+            f"{', '.join(map(repr, labels))[:300]}. Mend the examples."
+        )
+
+
+def utf8(text: str) -> bytes:
+    """Returns a text's bytes; half a surrogate pair, which has none, becomes "?"."""
+    return text.encode("utf-8", "replace")
+
+
+def encode_texts(
+    rows: EncoderRows, texts: list[str], pairs: list[str] | None, limit: int, split: str
+) -> Arrays:
+    """Returns texts as arrays by input name, each [N, ...], cut to `limit` tokens.
+
+    How many were cut is logged once.
+    """
+    chunks = []
+    for start in range(0, len(texts), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        both = [None if x is None else [*map(utf8, x[part])] for x in (texts, pairs)]
+        chunks.append(Rows(*(x.numpy() for x in rows(*both, limit=limit))))
+    if not chunks:
+        raise data.DataError(f"Examples are needed. Received: none for {split}.")
+    log_cut(split, np.concatenate([chunk.left_out for chunk in chunks]), limit)
+    return {
+        "token_ids": stack([chunk.token_ids for chunk in chunks]),
+        "segment_ids": stack([chunk.segment_ids for chunk in chunks]),
+        "lengths": np.concatenate([chunk.lengths for chunk in chunks]),
+    }
+
+
+def log_cut(split: str, left_out: np.ndarray, limit: int) -> None:
+    """Logs how many examples were cut to `limit` tokens, if any were."""
+    if (left_out > 0).any():
+        _log.warning(
+            "%d of %d %s examples were cut to data.context=%d tokens: %d tokens are "
+            "not read.",
+            (left_out > 0).sum(),
+            len(left_out),
+            split,
+            limit,
+            left_out.sum(),
+        )
+
+
+def stack(matrices: list[np.ndarray]) -> np.ndarray:
+    """Joins matrices row by row, each filled up with zeros to the widest."""
+    width = max(matrix.shape[1] for matrix in matrices)
+    return np.concatenate(
+        [np.pad(m, [(0, 0), (0, width - m.shape[1])]) for m in matrices]
+    )
+
+
+def call(model: keras.Model, batch: Any, training: bool) -> tf.Tensor:
+    """Returns a model's output for those of a batch's tensors that it reads."""
+    return model({name: batch[name] for name in model.input}, training=training)
+
+
+def confusion(targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [L, L]: the weight of class i that was taken for class j.
+
+    Args:
+        targets: int32 [N].
+        logits: float32 [N, L].
+        weights: float32 [N].
+    """
+    size = logits.shape[-1]
+    there = tf.one_hot(targets, size) * weights[:, None]
+    predicted = tf.one_hot(tf.argmax(logits, axis=-1), size)
+    return tf.matmul(there, predicted, transpose_a=True)

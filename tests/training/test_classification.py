@@ -1,0 +1,291 @@
+"""The task "classification": examples, weights, metrics, whole runs."""
+
+import itertools
+import json
+import logging
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_llm import data, models, tokenizers, training
+from keras_llm.training import Classification, Experiment, TrainConfig
+from keras_llm.training.class_scores import class_scores
+from keras_llm.training.replicas import Workers
+
+GOOD = ("a fine warm film", "I loved the cast", "sweet and well made", "great fun")
+BAD = ("a dull cold film", "I hated the cast", "sour and badly made", "no fun")
+FRAMES = ("{}", "well, {}", "{} to me", "we thought: {}!", "{} on the whole", "oh {}")
+
+
+def reviews():
+    """Returns small reviews: three negative ones to two positive ones."""
+    whole = [
+        {"text": frame.format(words), "label": label}
+        for label, texts in (("pos", GOOD), ("neg", BAD))
+        for frame, words in itertools.product(FRAMES, texts)
+    ]
+    return whole + [e for e in whole if e["label"] == "neg"][::2]
+
+
+def write(path, examples):
+    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Returns training and validation examples; no frame is seen in both."""
+    folder, examples = tmp_path_factory.mktemp("reviews"), reviews()
+    valid = [e for e in examples if e["text"].startswith("oh ")]
+    train = [e for e in examples if e not in valid]
+    return write(folder / "train.jsonl", train), write(folder / "valid.jsonl", valid)
+
+
+LSTM = models.LSTMClassifierConfig(embedding_width=12, units=10, pooling="max")
+BERT = models.BertConfig(
+    head="classify", width=12, num_layers=1, num_heads=2, max_positions=32
+)
+
+
+def experiment(model=LSTM, task=None, context=32, **changes):
+    defaults = {
+        "steps": 6, "learning_rate": 1e-2, "jit": "off", "log_every": 1,
+        "eval_every": 3, "save_every": 2,
+    }  # fmt: skip
+    return Experiment(
+        model=model,
+        task=task or Classification(),
+        tokenizer=training.TokenizerConfig(kind="byte_bpe", vocab_size=330),
+        data=data.DataConfig(context=context, batch_size=6),
+        train=TrainConfig(**{**defaults, **changes}),
+    )
+
+
+def train(config, files, run_dir, **options):
+    return training.train(config, *files, run_dir, progress=False, **options)
+
+
+def batches(config, train_file, valid_file=None, tokenizer=None):
+    tokenizer = tokenizer or tokenizers.ByteTokenizer()
+    filled = config.task.fill_in(config, tokenizer, train_file)
+    made = config.task.batches(filled, train_file, valid_file, tokenizer, Workers(1, 0))
+    return filled, *made
+
+
+def test_it_learns_what_the_majority_class_does_not_say(files, tmp_path):
+    config = experiment(steps=60, eval_every=0, save_every=0)
+    summary = train(config, files, tmp_path / "run")
+    metrics = summary.validation.to_dict()
+    labels = [json.loads(line)["label"] for line in files[1].read_text().splitlines()]
+    majority = max(labels.count(label) for label in labels) / len(labels)
+    assert metrics["num_rows"] == len(labels)
+    assert metrics["accuracy"] > majority + 0.2
+    assert metrics["macro_f1"] > 0.8
+    lines = training.read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert {"valid_accuracy", "valid_macro_f1", "valid_loss"} <= set(lines[-1])
+    assert models.load_config(tmp_path / "run" / "best").labels == ("neg", "pos")
+
+
+@pytest.mark.parametrize("model", [LSTM, BERT], ids=["lstm", "bert"])
+def test_rows_are_the_ids_of_the_texts(files, model):
+    config = experiment(model)
+    config = config.replace(data=config.data.replace(shuffle=False))
+    filled, rows, _ = batches(config, *files)
+    assert filled.model.vocab_size == 257
+    batch = next(rows)
+    first = json.loads(files[0].read_text().splitlines()[0])
+    ids = list(first["text"].encode())
+    ids = [256, *ids, 256] if model is BERT else ids
+    assert batch["token_ids"][0, : batch["lengths"][0]].tolist() == ids
+    assert batch["targets"][0] == filled.model.labels.index(first["label"])
+    assert batch["token_ids"].shape[1] == rows.examples.arrays["lengths"].max()
+    assert config.task.count_tokens(batch) == batch["lengths"].sum()
+    assert set(config.task.texts(files[1], config.data)) == {
+        json.loads(line)["text"].encode() for line in files[1].read_text().splitlines()
+    }
+
+
+def test_long_rows_are_cut_and_counted_once(tmp_path, caplog):
+    lines = [
+        {"text": "abcdefg", "text_pair": "hi", "label": "x"},
+        {"text": "", "text_pair": "abc", "label": "y"},
+    ]
+    file = write(tmp_path / "e.jsonl", lines)
+    with caplog.at_level(logging.WARNING):
+        _, rows, _ = batches(experiment(BERT, context=9), file, file)
+    said = [r.message for r in caplog.records if "were cut" in r.message]
+    assert said[0].startswith("1 of 2 training examples were cut to data.context=9")
+    assert len(said) == 2 and "validation" in said[1]
+    batch = rows.examples.arrays
+    assert batch["lengths"].tolist() == [9, 6]
+    assert bytes(batch["token_ids"][0, 1:5].tolist()) == b"abcd"
+    assert batch["segment_ids"].tolist() == [[0] * 6 + [1] * 3, [0, 0] + [1] * 4 + [0] * 3]  # fmt: skip
+
+
+def test_balanced_weights_make_labels_count_alike(files):
+    config = experiment(task=Classification(class_weights="balanced"))
+    _, rows, valid = batches(config, *files)
+    arrays = rows.examples.arrays
+    sums = [arrays["weights"][arrays["targets"] == i].sum() for i in (0, 1)]
+    np.testing.assert_allclose(sums, arrays["weights"].size / 2, rtol=1e-6)
+    assert (valid.examples.arrays["weights"] == 1).all()
+
+
+def test_the_losses_are_those_of_float64(files):
+    config = experiment(
+        task=Classification(class_weights="balanced"), label_smoothing=0.1
+    )
+    filled, rows, valid = batches(config, *files)
+    model = models.build(filled.model)
+    objective = config.task.objective(model, filled.train)
+    batch = next(rows)
+    inputs = {name: batch[name] for name in ("token_ids", "lengths")}
+    z = np.float64(model(inputs))
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    picked = log_p[np.arange(len(z)), batch["targets"]]
+    each = -0.9 * picked - 0.1 * log_p.mean(-1)
+    found = float(objective.summed_loss(batch, np.int64(0)))
+    assert found == pytest.approx((batch["weights"] * each).sum(), rel=1e-5)
+    # Judged without smoothing and without weights of classes.
+    judged = config.task.validator(tf.distribute.get_strategy(), model, valid)()
+    whole = valid.examples.arrays
+    z = np.float64(model({name: whole[name] for name in ("token_ids", "lengths")}))
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    right = z.argmax(-1) == whole["targets"]
+    assert judged.loss == pytest.approx(
+        -log_p[np.arange(len(z)), whole["targets"]].mean(), rel=1e-5
+    )
+    assert judged.metrics["accuracy"] == pytest.approx(right.mean())
+    assert judged.num_rows == len(right)
+
+
+def test_macro_f1_is_the_mean_of_the_classes_own():
+    rng = np.random.default_rng(3)
+    there, taken = rng.integers(0, 5, 97), rng.integers(0, 4, 97)
+    confusion = np.zeros((7, 7))
+    np.add.at(confusion, (there, taken), 1)
+    f1 = []
+    for label in range(5):
+        hit = ((there == label) & (taken == label)).sum()
+        precision = hit / max(1, (taken == label).sum())
+        recall = hit / (there == label).sum()
+        f1.append(2 * precision * recall / max(1e-9, precision + recall))
+    scores = class_scores(confusion)
+    assert scores["macro_f1"] == pytest.approx(np.mean(f1))
+    assert scores["accuracy"] == pytest.approx((there == taken).mean())
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": 3}], "e.jsonl:2"),
+        ([{"text": "a"}], "e.jsonl:1"),
+        ([{"text": "a", "label": "x", "text_pair": "b"}, {"text": "c", "label": "x"}],
+         "Either every example has a `text_pair`"),
+        ([{"text": "a", "label": "x", "text_pair": 7}], "a string, or none"),
+    ],
+)  # fmt: skip
+def test_bad_examples_are_named(tmp_path, lines, message):
+    file = write(tmp_path / "e.jsonl", lines)
+    with pytest.raises(data.DataError, match=message):
+        batches(experiment(), file, file)
+
+
+def test_labels_must_be_known(files, tmp_path):
+    odd = [{"text": "a", "label": "odd"}] * 2 + [{"text": "b", "label": "neg"}]
+    file = write(tmp_path / "valid.jsonl", odd)
+    with pytest.raises(data.DataError, match=r"'odd' \(2 times\), of 3 labels"):
+        batches(experiment(), files[0], file)
+    narrow = experiment(LSTM.replace(labels=("neg", "odd")))
+    with pytest.raises(data.DataError, match="must be in `model.labels`.*'pos'"):
+        batches(narrow, *files)
+    filled, *_ = batches(experiment(LSTM.replace(labels=("pos", "neg"))), *files)
+    assert filled.model.labels == ("pos", "neg")
+
+
+def test_other_models_and_heads_are_refused(files):
+    for model, message in (
+        (models.LSTMLMConfig(), "trains the architectures bert, lstm_classifier"),
+        (BERT.replace(head="embed"), "with the head 'classify'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            batches(experiment(model), *files)
+
+
+def assert_same_models(one, other, folder="last"):
+    pairs = zip(
+        models.load(one / folder).get_weights(),
+        models.load(other / folder).get_weights(),
+        strict=True,
+    )
+    assert all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def test_two_replicas_learn_as_one_does(files, tmp_path, two_replicas):
+    config = experiment(
+        BERT.replace(dropout=0.0),
+        Classification(class_weights="balanced"),
+        steps=3,
+        accumulation=2,
+    )
+    one = train(config, files, tmp_path / "one")
+    two = train(config, files, tmp_path / "two", strategy=two_replicas)
+    for a, b in zip(
+        models.load(tmp_path / "one" / "last").get_weights(),
+        models.load(tmp_path / "two" / "last").get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    assert one.validation.loss == pytest.approx(two.validation.loss, rel=1e-4)
+    assert one.validation.num_rows == two.validation.num_rows
+
+
+def test_fine_tuning_starts_from_a_models_weights(files, tmp_path, monkeypatch):
+    """Ended before its first save, and resumed, it is the run that never ended."""
+    tokenizer = tokenizers.ByteTokenizer()
+    source = models.build(BERT.replace(head="masked_lm", vocab_size=257, dropout=0.0))
+    models.save(source, tmp_path / "source", tokenizer)
+    config = experiment(BERT, steps=4, eval_every=0, save_every=3)
+    begun = {}
+    step = training.TrainStep.run
+
+    def watch(self, first, arrays):
+        begun.setdefault(int(first), [w.numpy() for w in self.weights])
+        if ending and int(first) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, first, arrays)
+
+    monkeypatch.setattr(training.TrainStep, "run", watch)
+    ending = False
+    whole = train(config, files, tmp_path / "whole", init=tmp_path / "source")
+    assert (
+        "Fresh: pooler/kernel, pooler/bias, head/kernel, head/bias." in whole.notes[0]
+    )
+    assert tokenizers.load(tmp_path / "whole" / "tokenizer").kind == "byte"
+    table = source.get_layer("token_embedding").weights[0].numpy()
+    assert any(w.shape == table.shape and (w == table).all() for w in begun[0])
+    ending = True
+    with pytest.raises(training.Preempted):
+        train(config, files, tmp_path / "ended", init=tmp_path / "source")
+    ending = False
+    again = train(config, files, tmp_path / "ended", resume=True)
+    assert not [note for note in again.notes if note.startswith("Started")]
+    assert_same_models(tmp_path / "whole", tmp_path / "ended")
+
+
+def test_a_start_that_does_not_fit_leaves_nothing(files, tmp_path):
+    source = models.build(BERT.replace(head="masked_lm", vocab_size=257, width=8))
+    models.save(source, tmp_path / "source", tokenizers.ByteTokenizer())
+    with pytest.raises(ValueError, match="source must hold every weight"):
+        train(experiment(BERT), files, tmp_path / "run", init=tmp_path / "source")
+    with pytest.raises(ValueError, match="another tokenizer"):
+        train(
+            experiment(BERT),
+            files,
+            tmp_path / "run",
+            init=tmp_path / "source",
+            tokenizer=tokenizers.CharacterTokenizer.train([b"ab"]),
+        )
+    assert not (tmp_path / "run").exists()

@@ -117,13 +117,10 @@ def _described(summary) -> str:
     if summary.utilisation is not None:
         lines.append(f"utilisation: {summary.utilisation:.0%} of the measured peak")
     if summary.validation is not None:
-        lines.append(
-            f"validation: {summary.validation.nats_per_token:.4f} nats per token, "
-            f"{summary.validation.bits_per_byte:.4f} bits per byte"
-        )
+        lines.append(f"validation: {summary.validation.describe()}")
     if summary.best_loss is not None:
         lines.append(
-            f"best: {summary.best_loss:.4f} nats per token after step "
+            f"best: loss {summary.best_loss:.4f} after step "
             f"{summary.best_step:,}, in {_RUN_DIR.value}/best"
         )
     if summary.bad_steps:

@@ -15,8 +15,15 @@ from keras_llm.data.batches import (
 from keras_llm.data.config import DataConfig, DataError, TextConfig
 from keras_llm.data.corpus import load_splits, load_tokens, prepared_folder
 from keras_llm.data.documents import read_documents
+from keras_llm.data.example_batches import (
+    EncodedExamples,
+    ExampleBatches,
+    ValidationExamples,
+)
+from keras_llm.data.examples import Example, read_examples, split_examples
 from keras_llm.data.prepared import PreparedCorpus, is_prepared
 from keras_llm.data.preparing import PreparedSummary, prepare
+from keras_llm.data.row_batches import EndlessBatches, FiniteBatches, Transform
 from keras_llm.data.sources import find_files
 from keras_llm.data.token_store import (
     CorruptRecordError,
@@ -29,6 +36,11 @@ __all__ = [
     "CorruptRecordError",
     "DataConfig",
     "DataError",
+    "EncodedExamples",
+    "EndlessBatches",
+    "Example",
+    "ExampleBatches",
+    "FiniteBatches",
     "MemoryTokens",
     "PreparedCorpus",
     "PreparedSummary",
@@ -36,7 +48,9 @@ __all__ = [
     "TokenCounts",
     "TokenStore",
     "TrainingBatches",
+    "Transform",
     "ValidationBatches",
+    "ValidationExamples",
     "find_files",
     "is_prepared",
     "load_splits",
@@ -44,6 +58,8 @@ __all__ = [
     "prepare",
     "prepared_folder",
     "read_documents",
+    "read_examples",
+    "split_examples",
     "training_batches",
     "validation_batches",
 ]

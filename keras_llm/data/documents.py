@@ -18,7 +18,7 @@ from keras_llm.data.sources import (
 PIECE_BYTES = 2**20
 MAX_LINE_BYTES = 256 * 2**20  # Of one JSON line, which must be in memory whole.
 _BEFORE_SPACE = re.compile(r".*\S(?=\s)", re.DOTALL)
-_JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = (".jsonl", ".ndjson")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +137,8 @@ def _ends_blank(text: bytes, end: int) -> bool:
 def _file_pieces(path: pathlib.Path, config: TextConfig) -> Iterator[Piece]:
     blocks = text_blocks(path, config)
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    if suffixes and suffixes[-1] in _JSON_LINES:
-        for number, line in _lines(path, blocks):
+    if suffixes and suffixes[-1] in JSON_LINES:
+        for number, line in read_lines(path, blocks):
             if line.strip():
                 text = _json_text(path, number, line, config)
                 yield from _split(_slices(text), None)
@@ -172,7 +172,9 @@ def _slices(text: bytes) -> Iterator[bytes]:
     return (text[i : i + BLOCK_BYTES] for i in range(0, len(text), BLOCK_BYTES))
 
 
-def _lines(path: pathlib.Path, blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def read_lines(
+    path: pathlib.Path, blocks: Iterable[bytes]
+) -> Iterator[tuple[int, bytes]]:
     """Yields (line number from 1, line), however long the blocks are."""
     number, length = 1, 0
     parts: list[bytes] = []

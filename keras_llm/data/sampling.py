@@ -8,6 +8,24 @@ from keras_llm.data.permutation import permute, uniform_below
 _BLOCK_ROWS = 4096
 
 
+def epoch_order(numbers: np.ndarray, rows_per_epoch: int, seed: int) -> np.ndarray:
+    """Returns which row of the epoch each row of the run is, shuffled anew each epoch.
+
+    Args:
+        numbers: int64 [R], the rows of the run, from 0.
+        rows_per_epoch: How many rows there are.
+        seed: From 0.
+
+    >>> epoch_order(np.arange(6), 3, seed=1)
+    array([1, 0, 2, 2, 1, 0])
+    """
+    epochs, rows = np.divmod(numbers, rows_per_epoch)
+    for epoch in np.unique(epochs).tolist():
+        inside = epochs == epoch
+        rows[inside] = permute(rows[inside], rows_per_epoch, seed, epoch)
+    return rows
+
+
 class RowOrder:
     """The endless order of training rows, as a function of the row's number.
 
@@ -70,15 +88,11 @@ class RowOrder:
         config = self._config
         if config.sampling == "windows":
             return uniform_below(rows, self._num_tokens - config.context, config.seed)
-        epochs, rows = np.divmod(rows, self.rows_per_epoch)
         if config.sampling == "streams":
+            rows = rows % self.rows_per_epoch
             step, stream = np.divmod(rows, config.batch_size)
             per_stream = self.rows_per_epoch // config.batch_size
             return (stream * per_stream + step) * config.context
         if config.shuffle:
-            for epoch in np.unique(epochs).tolist():
-                inside = epochs == epoch
-                rows[inside] = permute(
-                    rows[inside], self.rows_per_epoch, config.seed, epoch
-                )
-        return rows * config.context
+            rows = epoch_order(rows, self.rows_per_epoch, config.seed)
+        return rows % self.rows_per_epoch * config.context

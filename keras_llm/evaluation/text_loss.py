@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_llm import data
-from keras_llm.training import Validation, Validator
+from keras_llm.training import Validation, text_validator
 
 _BATCH_TOKENS = 8_192
 _LONGEST_CONTEXT = 1_024
@@ -77,4 +77,4 @@ def evaluate(
         separate_documents=separate and add_separators,
     )
     batches = data.validation_batches(text, tokenizer, config)
-    return Validator(tf.distribute.get_strategy(), model, batches)()
+    return text_validator(tf.distribute.get_strategy(), model, batches)()

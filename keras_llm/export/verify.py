@@ -1,6 +1,7 @@
 """Proof that an export gives elsewhere what the model gives in memory."""
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -15,12 +16,7 @@ from keras_llm.core.prediction_log import WARMUP_PATH, read_warmup
 from keras_llm.export import fresh_process
 from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
 from keras_llm.export.fresh_process import plain
-from keras_llm.export.signatures import Servable
-from keras_llm.generation import TextModel
-from keras_llm.generation import parameters as parameters_lib
-
-_NEW_TOKENS = 12
-_PROMPTS = ("", "The", "Call me Ishmael.", "一二三，café 🙂\n\t  x")
+from keras_llm.export.servables import servable
 
 
 class VerificationError(RuntimeError):
@@ -60,44 +56,15 @@ def verify(
     exact = dtype == "float32"
     with contextlib.nullcontext() if exact else layout(model, jit):
         # Its own functions: nothing that was traced to be written is reused.
-        text_model = TextModel(model, tokenizer, jit and not exact)
-        signatures = Servable(text_model, weights=[]).signatures()
+        subject = servable(model, tokenizer, jit and not exact, weights=[])
         cases = []
-        for case in _answered(signatures, text_model, folder):
+        for case in _answered(subject, folder):
             _check_finite(case[-1], dtype)
             cases.append(case)
     answers = _ask_fresh_process(folder, [case[:2] for case in cases])
     for (name, inputs, expected), answer in zip(cases, answers, strict=True):
         _compare(name, inputs, expected, answer, TOLERANCES[dtype])
     return len(cases)
-
-
-def _cases(text_model):
-    """Yields [signature, inputs]; generation in a mixed batch, then in single rows."""
-    prompts = [text for text in _PROMPTS if _fits(text_model, text)]
-    knobs = [
-        {
-            **parameters_lib.DEFAULTS,
-            "max_new_tokens": _room(text_model, prompt),
-            "temperature": float(i % 3 > 0) * 0.8,
-            "top_k": 40 * (i % 2),
-            "top_p": 0.9,
-            "repetition_penalty": 1.0 + 0.1 * i,
-            "seed": 10 + i,
-        }
-        for i, prompt in enumerate(prompts)
-    ]
-    stops = [["e", ""] if i % 2 else ["", ""] for i in range(len(prompts))]
-    columns = {key: [row[key] for row in knobs] for key in knobs[0]}
-    texts = {"prompt": prompts, "stop": stops, **columns}
-    # First, for it shows best what overflows.
-    yield "score", {"prompt": prompts, "completion": prompts[::-1]}
-    yield "tokenize", {"text": prompts}
-    yield "generate", texts
-    for i in range(len(prompts)):
-        yield "generate", {key: values[i : i + 1] for key, values in texts.items()}
-    yield "generate_ids", {**_ids(text_model, prompts), **columns}
-    yield "serving_default", {"prompt": prompts[:1]}
 
 
 def _warm_up(folder):
@@ -108,37 +75,15 @@ def _warm_up(folder):
         yield request.signature_name, inputs
 
 
-def _prefill(text_model):
-    """Returns the case whose state the next one steps from."""
-    ids = _ids(text_model, [""])
-    return "prefill", {**ids, "capacity": [min(4, text_model.limit)]}
-
-
-def _ids(text_model, prompts):
-    token_ids, lengths = text_model.encode_prompt(tf.constant(prompts))
-    return {"token_ids": plain(token_ids.numpy()), "lengths": plain(lengths.numpy())}
-
-
-def _fits(text_model, text):
-    """Whether the text, with another after it, is within the model's positions."""
-    _, lengths = text_model.encode_prompt(tf.constant([text]))
-    return 2 * int(lengths[0]) + 8 <= text_model.limit or text == ""
-
-
-def _room(text_model, text):
-    _, lengths = text_model.encode_prompt(tf.constant([text]))
-    return min(_NEW_TOKENS, text_model.limit - int(lengths[0]))
-
-
-def _answered(signatures, text_model, folder):
+def _answered(subject, folder):
     """Yields each case [signature, inputs] with its outputs in memory."""
-    cases = [*_cases(text_model), *_warm_up(folder), _prefill(text_model)]
-    for name, inputs in cases:
-        outputs = _in_memory(signatures[name], inputs)
-        yield name, inputs, outputs
-    step = {"token_ids": inputs["lengths"], **outputs}
-    del step["logits"]
-    yield "decode_step", step, _in_memory(signatures["decode_step"], step)
+    signatures = subject.signatures()
+
+    def answer(name, inputs):
+        return _in_memory(signatures[name], inputs)
+
+    for name, inputs in itertools.chain(subject.cases(answer), _warm_up(folder)):
+        yield name, inputs, answer(name, inputs)
 
 
 def _in_memory(signature, inputs):

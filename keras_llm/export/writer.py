@@ -18,10 +18,9 @@ from keras_llm.core import (
 from keras_llm.core.prediction_log import WARMUP_PATH, write_warmup
 from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
 from keras_llm.export.card import card
-from keras_llm.export.signatures import Servable
+from keras_llm.export.servable import Servable
+from keras_llm.export.servables import servable
 from keras_llm.export.verify import verify as verify_export
-from keras_llm.generation import TextModel
-from keras_llm.generation import parameters as parameters_lib
 
 DTYPES = tuple(TOLERANCES)
 
@@ -42,12 +41,13 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
     """Writes a model and its tokenizer as one SavedModel version folder.
 
     Args:
-        model: A built language model; its dtype is the export's.
+        model: A built model; its dtype is the export's.
         tokenizer: Its tokenizer.
         out: The version folder: a new one, named by a whole number, in the folder
             that TF Serving watches, such as `serving/whale/1`.
-        jit: Whether decoding is compiled by XLA. Stock TF Serving refuses such an
-            export unless started with `--xla_cpu_compilation_enabled=true`.
+        jit: Whether XLA compiles what computes, such as decoding. Stock TF Serving
+            refuses such an export unless started with
+            `--xla_cpu_compilation_enabled=true`.
         verify: Whether to prove the export in a fresh process before it appears.
 
     Returns:
@@ -69,18 +69,19 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
     bytes_each = tf.as_dtype(model.weights[0].dtype).size
     check_free_space(out, bytes_each * models.count_parameters(model))
     checks.check_choice("dtype", compute_dtype(model), DTYPES)
-    text_model = TextModel(model, tokenizer, jit)
     with new_folder(out) as temporary:
         written = temporary / "written"
-        _save(text_model, jit, written)
+        with layout(model, jit) as weights:
+            subject = servable(model, tokenizer, jit, weights)
+            _save(subject, written)
         # From here on nothing lies where it was written.
         for path in list(written.iterdir()):
             os.rename(path, temporary / path.name)
         written.rmdir()
-        write_warmup(temporary / WARMUP_PATH, _warmup_requests(text_model))
+        write_warmup(temporary / WARMUP_PATH, subject.warmup_requests())
         write_text(temporary / "batching_params.pbtxt", _BATCHING)
         compared = verify_export(temporary, model, tokenizer, jit) if verify else 0
-        write_text(temporary / "README.md", card(text_model, out, jit, compared))
+        write_text(temporary / "README.md", card(subject, out, compared))
         write_manifest(
             temporary,
             format="keras_llm export",
@@ -105,34 +106,13 @@ def check_version(out: pathlib.Path) -> None:
         )
 
 
-def _save(text_model: TextModel, jit: bool, folder: pathlib.Path) -> None:
-    """Traces and writes the signatures."""
-    with layout(text_model.model, jit) as weights:
-        servable = Servable(text_model, weights)
-        # Ops that only a debugger reads, and Python call stacks, stay out.
-        options = tf.saved_model.SaveOptions(
-            save_debug_info=False, experimental_custom_gradients=False
-        )
-        tf.saved_model.save(servable, folder, servable.signatures(), options)
-
-
-def _warmup_requests(text_model: TextModel):
-    """Returns small requests to every signature that takes text."""
-    prompt = tf.constant(["a"])
-    room = text_model.limit - text_model.encode_prompt(prompt)[1]
-    knobs = {
-        name: tf.constant([value], parameters_lib.DTYPES[name])
-        for name, value in parameters_lib.DEFAULTS.items()
-    }
-    knobs["max_new_tokens"] = tf.minimum(4, room)
-    sampled = {**knobs, "temperature": tf.constant([1.0])}
-    return [
-        ("serving_default", {"prompt": prompt}),
-        ("generate", {"prompt": prompt, "stop": tf.constant([[""]]), **knobs}),
-        ("generate", {"prompt": prompt, "stop": tf.constant([["b"]]), **sampled}),
-        ("score", {"prompt": prompt, "completion": prompt}),
-        ("tokenize", {"text": prompt}),
-    ]
+def _save(subject: Servable, folder: pathlib.Path) -> None:
+    """Writes the signatures, traced now."""
+    # Ops that only a debugger reads, and Python call stacks, stay out.
+    options = tf.saved_model.SaveOptions(
+        save_debug_info=False, experimental_custom_gradients=False
+    )
+    tf.saved_model.save(subject, folder, subject.signatures(), options)
 
 
 def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):

@@ -1,8 +1,9 @@
 """Training: one step-based loop for one device, many, and many workers."""
 
 from keras_llm.training.checkpoints import Checkpoints, RunState
-from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.config_file import load_config
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
 from keras_llm.training.loop import NonFiniteError, Summary, train
@@ -11,18 +12,30 @@ from keras_llm.training.optimizer import AdamW, Update
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
-from keras_llm.training.validation import Validation, Validator
+from keras_llm.training.task import Objective, Task
+from keras_llm.training.tasks import TASKS, LanguageModel
+from keras_llm.training.validation import (
+    Scores,
+    Validation,
+    Validator,
+    text_validator,
+)
 
 __all__ = [
     "EXIT_CODE",
     "AdamW",
     "Checkpoints",
     "Experiment",
+    "LanguageModel",
     "NonFiniteError",
+    "Objective",
     "Preempted",
     "RunState",
+    "Scores",
     "StepResult",
     "Summary",
+    "TASKS",
+    "Task",
     "TokenizerConfig",
     "TrainConfig",
     "TrainStep",
@@ -34,6 +47,7 @@ __all__ = [
     "make_step",
     "measure_peak_flops",
     "read_metrics",
+    "text_validator",
     "train",
     "train_tokenizer",
 ]

@@ -40,6 +40,7 @@ class RunState:
     Attributes:
         step: Steps taken, refused ones included.
         data_position: Of the training batches, from their `position()`.
+        validation_sha256: Fingerprint of the validation batches.
         best_loss: Lowest validation loss so far, or None.
         best_step: Where it was reached.
         evaluations_since_best: For early stopping.
@@ -51,6 +52,7 @@ class RunState:
 
     step: int = 0
     data_position: Any = None
+    validation_sha256: str | None = None
     best_loss: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0

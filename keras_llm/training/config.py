@@ -1,12 +1,8 @@
-"""What one run is: the model, its tokenizer, its data and how it is optimised."""
+"""How one run is optimised, and the tokenizer that it makes."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Self
 
 from keras_llm.core import Config, checks
-from keras_llm.data import DataConfig
-from keras_llm.models import ARCHITECTURES
 from keras_llm.ops import losses
 
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
@@ -164,73 +160,3 @@ RESUMABLE_FIELDS = frozenset(
         "max_bad_steps",
     )
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment(Config):
-    """A whole run; what a config file's `get_config()` returns."""
-
-    model: Config  # Of any architecture; `vocab_size` 0 means the tokenizer's.
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
-
-    def __post_init__(self):
-        positions = getattr(self.model, "max_positions", None)
-        if positions is not None and not self.data.context <= positions:
-            raise ValueError(
-                "`data.context` must not exceed `model.max_positions`, the positions "
-                f"that the model has. Received: data.context={self.data.context}, "
-                f"model.max_positions={positions}."
-            )
-        if self.train.carry_state and self.data.sampling != "streams":
-            raise ValueError(
-                "`train.carry_state` needs rows that go on where they ended: set "
-                "data.sampling='streams' and data.shuffle=False. Received: "
-                f"data.sampling={self.data.sampling!r}."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values; the model's carry its architecture's name."""
-        plain = super().to_dict()
-        architecture = getattr(self.model, "architecture", "")
-        plain["model"] = {"architecture": architecture, **plain["model"]}
-        return plain
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuilds an experiment from `to_dict`'s values.
-
-        Raises:
-            ValueError: An unknown architecture or field, or a wrong type or value.
-        """
-        sizes = values.get("model") if isinstance(values, Mapping) else None
-        if not isinstance(sizes, Mapping):
-            raise ValueError(
-                "An experiment is read from a mapping whose `model` is a mapping of "
-                f"its own. Received: model={sizes!r}."
-            )
-        sizes = dict(sizes)
-        name = sizes.pop("architecture", "")
-        checks.check_choice("architecture", name, tuple(ARCHITECTURES))
-        model = ARCHITECTURES[name].config.from_dict(sizes)
-        return super().from_dict({**values, "model": model})
-
-    def differing_fields(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
-        """Returns the dotted fields that differ, with both values."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
-        return {
-            name: (mine.get(name), theirs.get(name))
-            for name in sorted(set(mine) | set(theirs))
-            if mine.get(name) != theirs.get(name)
-        }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat

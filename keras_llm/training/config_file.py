@@ -4,7 +4,7 @@ import importlib.util
 import os
 import pathlib
 
-from keras_llm.training.config import Experiment
+from keras_llm.training.experiment import Experiment
 
 
 def load_config(path: str | os.PathLike[str]) -> Experiment:

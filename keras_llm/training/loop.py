@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_llm import models
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
-from keras_llm.training.config import Experiment
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.interruption import AskedToEnd, Interruption
 from keras_llm.training.metrics import MetricsLog, finite_or_none, plot_losses
 from keras_llm.training.progress import Progress
@@ -21,7 +21,7 @@ from keras_llm.training.replicas import Spreader, check_strategy, workers
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.setup import Inputs, make_step, prepare_inputs
 from keras_llm.training.step import StepResult
-from keras_llm.training.validation import Validation, Validator
+from keras_llm.training.task import Judgement
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class Summary:
     Attributes:
         step: Steps taken.
         stopped_by: "steps" or "patience".
-        train_loss: Of the last step, in nats per token.
+        train_loss: Of the last step; in nats per token for a language model.
         validation: Of the last evaluation.
-        best_loss: Lowest validation loss, in nats per token.
+        best_loss: Lowest validation loss.
         best_step: Where it was reached.
         tokens: Tokens trained on, over all resumptions.
         seconds: Likewise, evaluations and checkpoints included.
@@ -55,7 +55,7 @@ class Summary:
     step: int
     stopped_by: str
     train_loss: float | None
-    validation: Validation | None
+    validation: Judgement | None
     best_loss: float | None
     best_step: int | None
     tokens: int
@@ -68,9 +68,9 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, ready for JSON: NaN and infinity become None."""
-        plain = dataclasses.asdict(self)
+        plain = dict(vars(self))
         if self.validation is not None:
-            plain["validation"] = self.validation._asdict()
+            plain["validation"] = self.validation.to_dict()
         return finite_or_none(plain)
 
 
@@ -84,11 +84,12 @@ def train(
     progress: bool = True,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Summary:
-    """Trains a language model and leaves everything in `run_dir`.
+    """Trains a model and leaves everything in `run_dir`.
 
     Args:
         experiment: What to train and how.
-        train_text: Files, folders, globs, or a folder from `data.prepare`.
+        train_text: Files, folders, globs, or a folder from `data.prepare`; what they
+            must hold depends on `experiment.task`.
         valid_text: Likewise; None holds a share of `train_text` back.
         run_dir: Gets config, tokenizer, checkpoints, metrics and the model
             folders `best` and `last`.
@@ -135,13 +136,15 @@ class _Run:
         self.config = inputs.experiment.train
         self.folder = inputs.folder
         self.interruption = interruption
-        self.is_chief = workers(strategy).is_chief
+        self.task = inputs.experiment.task
+        self.team = workers(strategy)
+        self.is_chief = self.team.is_chief
         self._make(strategy)
         # Only now: what the model or its step refuses leaves no folder behind.
         if self.is_chief:
             inputs.open_folder()
         self.state = self.saved = self._restore()
-        self.validation: Validation | None = None
+        self.validation: Judgement | None = None
         self.last_loss: float | None = None
         self.seconds_before = self.state.seconds
         self.begun = time.perf_counter()
@@ -167,9 +170,11 @@ class _Run:
         with strategy.scope():
             self.model = models.build(experiment.model, dtype=config.dtype)
         rows = experiment.data.batch_size
-        self.step = make_step(self.model, config, strategy, rows)
+        self.step = make_step(self.model, config, strategy, rows, self.task)
         self.optimizer = self.step.optimizer
-        self.validator = Validator(strategy, self.model, self.inputs.validation)
+        self.validator = self.task.validator(
+            strategy, self.model, self.inputs.validation
+        )
         self.spread = Spreader(strategy, experiment.data.batch_size)
         self.arrays = named_arrays(self.model, self.optimizer, self.step.state)
         self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
@@ -178,11 +183,17 @@ class _Run:
     def _restore(self) -> RunState:
         if self.is_chief:
             self.checkpoints.mend()
-        newest = self.checkpoints.newest_whole()
+        newest, judged_by = self.checkpoints.newest_whole(), self.inputs.validation
         if newest is None:
-            return RunState()
+            return RunState(validation_sha256=judged_by.sha256)
         state = self.checkpoints.restore(newest, self.arrays)
         self.inputs.batches.restore(state.data_position)
+        if state.validation_sha256 != judged_by.sha256:
+            raise ValueError(
+                "A run goes on with the validation text that it began with, or its "
+                "best model would be chosen by losses that do not compare. Received: "
+                f"another text than in {newest}. Give the same, or start a new run."
+            )
         return state
 
     def to_the_end(self) -> Summary:
@@ -218,8 +229,9 @@ class _Run:
             name: np.stack([b[name] for b in micro_batches]).reshape(
                 *shape, *micro_batches[0][name].shape
             )
-            for name in ("token_ids", "targets", "weights")
+            for name in micro_batches[0]
         }
+        tokens = self.team.number * sum(map(self.task.count_tokens, micro_batches))
         start = time.perf_counter()
         result = self.step.run(
             tf.constant(first, tf.int64), self.spread(batches, axis=2)
@@ -233,10 +245,10 @@ class _Run:
             self.state,
             step=first + count,
             data_position=self.inputs.batches.position(),
-            tokens=self.state.tokens + int(result.tokens.sum()),
+            tokens=self.state.tokens + tokens,
             bad_steps=self.state.bad_steps + int((~result.accepted).sum()),
         )
-        self.progress.update(result, seconds)
+        self.progress.update(result, tokens, seconds)
         self.last_loss = float(result.loss[-1])
         self._log_steps(first, result)
         self._check_finite(result)
@@ -265,7 +277,7 @@ class _Run:
             f"At the last of them: loss {result.loss[-1]}, gradient norm "
             f"{result.gradient_norm[-1]}, learning rate "
             f"{result.learning_rate[-1]:.3g}. Lower the learning rate, or look at "
-            "that batch: TrainingBatches.batch(number)."
+            "that batch: its number goes to the batches' `batch(number)`."
         )
 
     def _log_steps(self, first: int, result: StepResult) -> None:
@@ -302,7 +314,7 @@ class _Run:
     def _evaluate(self) -> None:
         with self.optimizer.averaged():
             self.validation = self.validator(self.interruption.check)
-            loss = self.validation.nats_per_token
+            loss = self.validation.loss
             best = self.state.best_loss
             if not math.isfinite(loss):
                 _log.warning(
@@ -326,10 +338,9 @@ class _Run:
         )
         self.progress.evaluated(loss)
         if self.log:
+            figures = self.validation.figures()
             self.log.write(
-                self.state.step,
-                valid_loss=loss,
-                valid_bits_per_byte=self.validation.bits_per_byte,
+                self.state.step, **{f"valid_{n}": v for n, v in figures.items()}
             )
 
     def _save(self) -> None:

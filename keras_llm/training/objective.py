@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_llm import models
 from keras_llm.ops import losses
-from keras_llm.training.step import SummedLoss
+from keras_llm.training.task import SummedLoss
 
 Trunk = Callable[[tf.Tensor], tf.Tensor]
 
@@ -40,13 +40,14 @@ def training_loss(
         def trunk(token_ids):
             return layers(token_ids, training=True)
 
-    def summed_loss(token_ids, targets, weights):
-        hidden = trunk(token_ids)
+    def summed_loss(batch, step):
+        del step
+        hidden = trunk(batch["token_ids"])
         return losses.head_loss(
             tf.reshape(hidden, (-1, hidden.shape[-1])),
             kernel.value,
-            tf.reshape(targets, (-1,)),
-            tf.reshape(weights, (-1,)),
+            tf.reshape(batch["targets"], (-1,)),
+            tf.reshape(batch["weights"], (-1,)),
             tied,
             label_smoothing,
             fuse=fuse,
@@ -56,10 +57,11 @@ def training_loss(
 
 
 def _plain_loss(model: keras.Model, label_smoothing: float) -> SummedLoss:
-    def summed_loss(token_ids, targets, weights):
-        logits = model(token_ids, training=True)
-        each = losses.token_losses(logits, targets, label_smoothing)
-        return tf.reduce_sum(weights * each)
+    def summed_loss(batch, step):
+        del step
+        logits = model(batch["token_ids"], training=True)
+        each = losses.token_losses(logits, batch["targets"], label_smoothing)
+        return tf.reduce_sum(batch["weights"] * each)
 
     return summed_loss
 
@@ -102,25 +104,27 @@ class CarriedState:
         return hidden
 
 
-def validation_loss(model: keras.Model) -> SummedLoss:
+def validation_loss(model: keras.Model) -> Callable[[Any], tf.Tensor]:
     """Returns the function from a batch to its summed loss, without dropout.
 
     No label smoothing, whatever the training had: its figures can be compared.
     """
     if _head_kernel(model) is None:
 
-        def plain(token_ids, targets, weights):
-            logits = model(token_ids, training=False)
-            return tf.reduce_sum(weights * losses.token_losses(logits, targets))
+        def plain(batch):
+            logits = model(batch["token_ids"], training=False)
+            each = losses.token_losses(logits, batch["targets"])
+            return tf.reduce_sum(batch["weights"] * each)
 
         return plain
     trunk, project = models.split_head(model)
     vocab_size = model.output_shape[-1]
 
-    def chunked(token_ids, targets, weights):
-        hidden = trunk(token_ids, training=False)
+    def chunked(batch):
+        hidden = trunk(batch["token_ids"], training=False)
         hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
-        targets, weights = tf.reshape(targets, (-1,)), tf.reshape(weights, (-1,))
+        targets = tf.reshape(batch["targets"], (-1,))
+        weights = tf.reshape(batch["weights"], (-1,))
         size = losses.chunk_tokens(hidden.shape[0], vocab_size)
         total = 0.0
         for start in range(0, hidden.shape[0], size):

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_llm import models
-from keras_llm.training.config import Experiment
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.step import StepResult
 
@@ -57,12 +57,12 @@ class Progress:
             dynamic_ncols=True,
         )
 
-    def update(self, result: StepResult, seconds: float) -> None:
-        """Takes note of one call's steps."""
+    def update(self, result: StepResult, tokens: int, seconds: float) -> None:
+        """Takes note of one call's steps and of the tokens that they read."""
         self.calls += 1
-        self.last_rate = int(result.tokens.sum()) / seconds
+        self.last_rate = tokens / seconds
         if self.calls > 1:  # The first call compiles.
-            self.tokens += int(result.tokens.sum())
+            self.tokens += tokens
             self.seconds += seconds
         for loss in result.loss[result.accepted]:
             kept = _KEPT if self._loss is not None else 0.0

@@ -7,15 +7,14 @@ import keras
 import tensorflow as tf
 
 from keras_llm import data, tokenizers
-from keras_llm.training.config import Experiment, TokenizerConfig, TrainConfig
-from keras_llm.training.objective import CarriedState, training_loss
+from keras_llm.training.config import TokenizerConfig, TrainConfig
+from keras_llm.training.experiment import Experiment
 from keras_llm.training.optimizer import AdamW
 from keras_llm.training.replicas import Spreader, workers
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.step import TrainStep, fuse
-
-# A validation batch may be larger than a training batch: nothing is kept of it.
-_VALIDATION_TOKENS = 8_192
+from keras_llm.training.task import Task
+from keras_llm.training.tasks import LanguageModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Inputs:
     folder: RunFolder
     going_on: bool
     tokenizer: Any
-    batches: data.TrainingBatches
-    validation: data.ValidationBatches
+    batches: data.EndlessBatches
+    validation: data.FiniteBatches
 
     def open_folder(self) -> None:
         """Makes the folder with config and tokenizer, or goes on in it."""
@@ -71,11 +70,11 @@ def prepare_inputs(
         tokenizer = folder.load_tokenizer(tokenizer)
     elif tokenizer is None:
         tokenizer = _tokenizer_of(train_text, experiment)
-    experiment = fill_in(experiment, tokenizer)
+    experiment = experiment.task.fill_in(experiment, tokenizer, train_text)
     if going_on:
         folder.check_same(experiment)
-    batches, validation = _batches(
-        experiment, train_text, valid_text, tokenizer, team.number, team.place
+    batches, validation = experiment.task.batches(
+        experiment, train_text, valid_text, tokenizer, team
     )
     return Inputs(experiment, folder, going_on, tokenizer, batches, validation)
 
@@ -84,15 +83,20 @@ def _tokenizer_of(text: Any, experiment: Experiment) -> Any:
     """Returns the tokenizer of a prepared corpus, or one trained on documents."""
     prepared = data.prepared_folder(text)
     if prepared is None:
-        return train_tokenizer(experiment.tokenizer, text, experiment.data)
+        return train_tokenizer(
+            experiment.tokenizer, text, experiment.data, experiment.task
+        )
     data.PreparedCorpus(prepared)  # Its files are those that were written.
     return tokenizers.load(prepared / "tokenizer")
 
 
 def train_tokenizer(
-    config: TokenizerConfig, text: Any, text_config: data.TextConfig
+    config: TokenizerConfig,
+    text: Any,
+    text_config: data.TextConfig,
+    task: Task | None = None,
 ) -> Any:
-    """Returns a tokenizer made from documents.
+    """Returns a tokenizer made from the texts that a task reads.
 
     Raises:
         ValueError: `text` is ids already, so that their tokenizer is needed.
@@ -104,31 +108,10 @@ def train_tokenizer(
         )
     if config.kind == "byte":
         return tokenizers.ByteTokenizer()
-    documents = data.read_documents(text, text_config)
+    documents = (task or LanguageModel()).texts(text, text_config)
     if config.kind == "character":
         return tokenizers.CharacterTokenizer.train(documents)
     return tokenizers.train_byte_bpe(documents, config.vocab_size)
-
-
-def fill_in(experiment: Experiment, tokenizer: Any) -> Experiment:
-    """Returns the experiment with what the tokenizer decides.
-
-    Raises:
-        ValueError: The model's vocabulary is smaller than the tokenizer's.
-    """
-    model = experiment.model
-    size = model.vocab_size or tokenizer.vocab_size  # type: ignore[attr-defined]
-    if not size >= tokenizer.vocab_size:
-        raise ValueError(
-            "`model.vocab_size` must hold every id of the tokenizer. Received: "
-            f"model.vocab_size={size}, a tokenizer of {tokenizer.vocab_size} ids. "
-            "Set 0 to take the tokenizer's."
-        )
-    separator = None
-    if experiment.data.separate_documents:
-        separator = tokenizer.special_ids["end"]
-    model = model.replace(vocab_size=size, separator_id=separator)
-    return experiment.replace(model=model)
 
 
 def make_step(
@@ -136,6 +119,7 @@ def make_step(
     config: TrainConfig,
     strategy: tf.distribute.Strategy | None = None,
     rows: int | None = None,
+    task: Task | None = None,
 ) -> TrainStep:
     """Returns the train step of a model, with its optimizer.
 
@@ -144,30 +128,21 @@ def make_step(
         config: How to train.
         strategy: None for the current one.
         rows: Rows of a micro-batch; needed for `carry_state` alone.
+        task: What is learnt; None for next-token prediction.
 
     Raises:
-        ValueError: `carry_state` with a model that has none, or several replicas;
-            `jit="full"` with a layer that XLA cannot compile.
+        ValueError: What the task refuses; `jit="full"` with a layer that XLA cannot
+            compile.
     """
     strategy = strategy or tf.distribute.get_strategy()
     jit = choose_jit(model, config)
-    carried = None
     with strategy.scope():
         optimizer = AdamW(model.trainable_variables, config)
-        if config.carry_state:
-            if rows is None or strategy.num_replicas_in_sync > 1:
-                raise ValueError(
-                    "`carry_state` keeps the state of a fixed number of rows on one "
-                    f"device. Received: rows={rows}, "
-                    f"{strategy.num_replicas_in_sync} replicas. Train on one device, "
-                    "or set carry_state=False."
-                )
-            carried = CarriedState(model, rows)
-    fused = fuse if jit == "parts" else None
-    summed_loss = training_loss(model, config.label_smoothing, fused, carried)
-    step = TrainStep(strategy, model, optimizer, config, summed_loss, jit)
-    if carried is not None:
-        step.state.update({f"carried/{n}": v for n, v in carried.variables.items()})
+        objective = (task or LanguageModel()).objective(
+            model, config, fuse if jit == "parts" else None, rows
+        )
+    step = TrainStep(strategy, model, optimizer, config, objective.summed_loss, jit)
+    step.state.update(objective.state)
     return step
 
 
@@ -193,15 +168,3 @@ def choose_jit(model: keras.Model, config: TrainConfig) -> str:
         return config.jit
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     return "full" if on_gpu and not refusing else "parts"
-
-
-def _batches(experiment, train_text, valid_text, tokenizer, number, place):
-    config = experiment.data
-    if valid_text is None:
-        train_text, valid_text = data.load_splits(train_text, tokenizer, config)
-    rows = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
-    larger = config.replace(batch_size=config.batch_size * rows)
-    return (
-        data.training_batches(train_text, tokenizer, config, number, place),
-        data.validation_batches(valid_text, tokenizer, larger, number, place),
-    )

@@ -2,8 +2,8 @@
 
 A step takes K micro-batches. Every replica sums token losses and gradients over its
 rows of them; the sums are reduced over all replicas once, divided by the number of
-real tokens of the whole step, clipped by their global norm and applied. So the
-result does not depend on how the rows were spread.
+real tokens of the whole step (in general: the sum of its weights), clipped by their
+global norm and applied. So the result does not depend on how the rows were spread.
 """
 
 from collections.abc import Callable
@@ -15,25 +15,24 @@ import tensorflow as tf
 from keras_llm.training.config import TrainConfig
 from keras_llm.training.optimizer import AdamW, Update
 from keras_llm.training.schedule import learning_rate
-
-SummedLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+from keras_llm.training.task import SummedLoss
 
 
 class StepResult(NamedTuple):
     """What a step reports, or S steps as tensors [S].
 
     Attributes:
-        loss: Mean over the step's real tokens, in nats.
+        loss: Mean over what the step's weights count, such as its real tokens.
         gradient_norm: Global norm of the mean gradient, before clipping.
         learning_rate: As the schedule has it.
-        tokens: Real tokens of the step.
+        weight: Sum of the step's weights, such as its real tokens.
         accepted: False where NaN or infinity came up and nothing was changed.
     """
 
     loss: Any
     gradient_norm: Any
     learning_rate: Any
-    tokens: Any
+    weight: Any
     accepted: Any
 
 
@@ -49,8 +48,8 @@ class TrainStep:
             scope, and so the optimizer.
         optimizer: Over the same weights.
         config: How to train.
-        summed_loss: From token ids, targets and weights, each [R, T], to the
-            weighted sum of the token losses, recorded by a gradient tape.
+        summed_loss: From a micro-batch and the step's number to the weighted sum of
+            its losses, recorded by a gradient tape.
         jit: "off", "parts" or "full".
 
     Attributes:
@@ -98,7 +97,7 @@ class TrainStep:
 
         Args:
             first_step: Number of the first of them, int64.
-            batches: `token_ids`, `targets` and `weights`, each [S, K, R, T] (per
+            batches: Arrays by name, `weights` among them, each [S, K, R, ...] (per
                 replica where there are several).
 
         Returns:
@@ -135,15 +134,15 @@ class TrainStep:
         return StepResult(*(array.stack() for array in results))
 
     def _step(self, step, rows):
-        """Runs one step on micro-batches [K, R, T] of every replica."""
+        """Runs one step on micro-batches [K, R, ...] of every replica."""
         strategy = self.strategy
         if self.sums:
             for k in tf.range(self.config.accumulation):
-                strategy.run(self._accumulate, args=(rows, k))
+                strategy.run(self._accumulate, args=(rows, k, step))
             totals = strategy.run(self._read_and_clear)
         else:
-            totals = strategy.run(self._micro_batch, args=(rows, 0))
-        loss, tokens, norm, scale, accepted, gradients = strategy.run(
+            totals = strategy.run(self._micro_batch, args=(rows, 0, step))
+        loss, weight, norm, scale, accepted, gradients = strategy.run(
             self._reduce, args=(totals,)
         )
         rate = self.rate(step)
@@ -152,28 +151,29 @@ class TrainStep:
         strategy.extended.update(
             self.bad_in_a_row, _count_bad, args=(accepted,), group=False
         )
-        result = StepResult(loss, norm, rate, tokens, accepted)
+        result = StepResult(loss, norm, rate, weight, accepted)
         return StepResult(
             *(strategy.experimental_local_results(value)[0] for value in result)
         )
 
-    def _loss_and_gradients(self, token_ids, targets, weights):
+    def _loss_and_gradients(self, batch, step):
         with tf.GradientTape() as tape:
-            loss = self.summed_loss(token_ids, targets, weights)
+            loss = self.summed_loss(batch, step)
         gradients = tape.gradient(
             loss, self.weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         # An embedding's gradient comes as rows, some twice: summed before the norm.
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
-    def _micro_batch(self, rows, k):
-        """Returns [loss sum, token count, *gradient sums] of one replica."""
-        inputs = [rows[name][k] for name in ("token_ids", "targets", "weights")]
-        loss, gradients = self.loss_and_gradients(*inputs)
-        return [loss, tf.reduce_sum(inputs[-1]), *gradients]
+    def _micro_batch(self, rows, k, step):
+        """Returns [loss sum, weight sum, *gradient sums] of one replica."""
+        batch = _take(rows, k)
+        loss, gradients = self.loss_and_gradients(batch, step)
+        return [loss, tf.reduce_sum(batch["weights"]), *gradients]
 
-    def _accumulate(self, rows, k):
-        for total, value in zip(self.sums, self._micro_batch(rows, k), strict=True):
+    def _accumulate(self, rows, k, step):
+        values = self._micro_batch(rows, k, step)
+        for total, value in zip(self.sums, values, strict=True):
             total.assign_add(value)
 
     def _read_and_clear(self):
@@ -188,9 +188,9 @@ class TrainStep:
         context = tf.distribute.get_replica_context()
         if context.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
-        loss, tokens, *gradients = totals
+        loss, weight, *gradients = totals
         # No real token, no gradient: 0 / 1 instead of 0 / 0.
-        share = 1.0 / tf.maximum(tokens, 1.0)
+        share = 1.0 / tf.where(weight > 0, weight, 1.0)
         loss, norm = loss * share, tf.linalg.global_norm(gradients) * share
         accepted = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         # At the limit the run has failed: what follows must not hide that.
@@ -199,7 +199,7 @@ class TrainStep:
         if self.config.clip_norm is not None:
             limit = self.config.clip_norm
             scale = share * (limit / tf.maximum(norm, limit))
-        return loss, tokens, norm, scale, accepted, gradients
+        return loss, weight, norm, scale, accepted, gradients
 
 
 def fuse(function: Callable) -> Callable:

@@ -1,15 +1,16 @@
-"""The loss over a whole validation text: every token once, exactly."""
+"""Judging a model by rows that it does not learn from, each once, exactly."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import keras
 import tensorflow as tf
 
-from keras_llm.data import ValidationBatches
+from keras_llm.data import FiniteBatches, ValidationBatches
 from keras_llm.training.objective import validation_loss
 from keras_llm.training.replicas import Spreader
+from keras_llm.training.task import Batch, Judgement
 
 
 class Validation(NamedTuple):
@@ -29,6 +30,11 @@ class Validation(NamedTuple):
     num_bytes: int
 
     @property
+    def loss(self) -> float:
+        """Returns the mean cross-entropy."""
+        return self.nats_per_token
+
+    @property
     def perplexity(self) -> float:
         """Returns exp(nats_per_token); infinity where that overflows."""
         try:
@@ -36,52 +42,122 @@ class Validation(NamedTuple):
         except OverflowError:
             return math.inf
 
+    def figures(self) -> dict[str, float]:
+        """Returns what is logged, by name."""
+        return {"loss": self.nats_per_token, "bits_per_byte": self.bits_per_byte}
 
-class Validator:
-    """Measures a model's loss over a text, on every replica of a strategy.
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes."""
+        return self._asdict()
+
+    def describe(self) -> str:
+        """Returns the figures in words."""
+        return (
+            f"{self.nats_per_token:.4f} nats per token, "
+            f"{self.bits_per_byte:.4f} bits per byte"
+        )
+
+
+class Scores(NamedTuple):
+    """What a task other than a language model's is judged by.
+
+    Attributes:
+        loss: Mean loss, without label smoothing and the like.
+        metrics: By name, such as "accuracy".
+        num_rows: Rows judged.
+    """
+
+    loss: float
+    metrics: dict[str, float]
+    num_rows: int
+
+    def figures(self) -> dict[str, float]:
+        """Returns what is logged, by name."""
+        return {"loss": self.loss, **self.metrics}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as plain values."""
+        return {**self.figures(), "num_rows": self.num_rows}
+
+    def describe(self) -> str:
+        """Returns the figures in words."""
+        return ", ".join(
+            f"{name} {value:.4f}" for name, value in self.figures().items()
+        )
+
+
+_J = TypeVar("_J", bound=Judgement)
+
+
+class Validator(Generic[_J]):
+    """Judges a model by sums over all rows, on every replica of a strategy.
 
     Args:
         strategy: The one that the model was made in.
-        model: From token ids [R, T] to logits [R, T, V].
-        batches: The text; each worker gives its own part.
+        batches: The rows; each worker gives its own part.
+        sums: From a batch of tensors to sums over its rows, by name. A scalar each,
+            or an array where sums are kept apart, as by class.
+        judge: From those sums over all rows, in float64, to the judgement.
     """
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        model: keras.Model,
-        batches: ValidationBatches,
+        batches: FiniteBatches,
+        sums: Callable[[Batch], Mapping[str, tf.Tensor]],
+        judge: Callable[[dict[str, Any]], _J],
     ):
         self.strategy = strategy
         self.batches = batches
         self._spread = Spreader(strategy, batches.config.batch_size)
-        self._summed_loss = validation_loss(model)
-        self._batch_loss = tf.function(self._replicated)
+        self._sums = sums
+        self._judge = judge
+        self._batch_sums = tf.function(self._replicated)
 
     def _replicated(self, batch):
-        total = self.strategy.run(
-            self._summed_loss,
-            args=(batch["token_ids"], batch["targets"], batch["weights"]),
-        )
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, total, axis=None)
+        sums = self.strategy.run(self._sums, args=(batch,))
+        add = tf.distribute.ReduceOp.SUM
+        return {n: self.strategy.reduce(add, s, axis=None) for n, s in sums.items()}
 
-    def __call__(self, before_batch: Callable[[], None] | None = None) -> Validation:
-        """Returns the loss of the model as it stands.
+    def __call__(self, before_batch: Callable[[], None] | None = None) -> _J:
+        """Returns the judgement of the model as it stands.
 
         Args:
             before_batch: Called before each batch; what it raises ends the
-                measuring.
+                judging.
         """
-        losses = []
+        totals: dict[str, Any] = {}
         for batch in self.batches:
             if before_batch is not None:
                 before_batch()
-            losses.append(float(self._batch_loss(self._spread(batch, axis=0))))
-        # Sums of batches are added in float64: exact to far more digits than shown.
-        total = math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
+            # Sums of batches are added in float64: exact to far more digits than
+            # shown.
+            for name, value in self._batch_sums(self._spread(batch, axis=0)).items():
+                totals[name] = totals.get(name, 0.0) + value.numpy().astype("float64")
+        return self._judge(totals)
+
+
+def text_validator(
+    strategy: tf.distribute.Strategy, model: keras.Model, batches: ValidationBatches
+) -> Validator[Validation]:
+    """Returns the judge of a language model: the loss over every token of a text.
+
+    Args:
+        strategy: The one that the model was made in.
+        model: From token ids [R, T] to logits [R, T, V].
+        batches: The text.
+    """
+    summed_loss = validation_loss(model)
+
+    def judge(sums):
+        total = float(sums["loss"])
         return Validation(
-            nats_per_token=total / self.batches.num_tokens,
-            bits_per_byte=total / math.log(2) / self.batches.num_bytes,
-            num_tokens=self.batches.num_tokens,
-            num_bytes=self.batches.num_bytes,
+            nats_per_token=total / batches.num_tokens,
+            bits_per_byte=total / math.log(2) / batches.num_bytes,
+            num_tokens=batches.num_tokens,
+            num_bytes=batches.num_bytes,
         )
+
+    return Validator(
+        strategy, batches, lambda batch: {"loss": summed_loss(batch)}, judge
+    )

@@ -416,7 +416,7 @@ class TestDamage:
         store = data.load_tokens(damaged, tokenizer, settings)  # May lack a record.
         batches = data.validation_batches(store, tokenizer, settings)
         assert batches.batch(0)["weights"].sum() == 6 * 31
-        with pytest.raises(data.CorruptRecordError, match="tokens in batch 1"):
+        with pytest.raises(data.CorruptRecordError, match="tokens from row 6 on"):
             list(batches)
 
     def test_missing_and_added_files(self, prepare, tokenizer):

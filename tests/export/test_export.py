@@ -20,8 +20,8 @@ from keras_llm.core import (
     check_manifest,
     prediction_log,
 )
-from keras_llm.export import signatures, writer
-from keras_llm.generation import Generator, TextModel
+from keras_llm.export import writer
+from keras_llm.generation import Generator
 from keras_llm.serving.model import Model
 
 # The package's `verify` is the function.
@@ -76,6 +76,10 @@ def model():
     for weight in model.trainable_weights:
         weight.assign(weight + 0.2 * keras.random.normal(weight.shape, seed=3))
     return model
+
+
+def servable(model):
+    return export.servable(model, tokenizers.ByteTokenizer(), False, model.weights)
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +174,8 @@ def test_warm_up_requests_keep_to_a_models_positions():
     sizes = models.GPT2Config(
         vocab_size=257, width=8, num_layers=1, num_heads=2, max_positions=3
     )
-    text_model = TextModel(models.build(sizes), tokenizers.ByteTokenizer())
-    for _, inputs in writer._warmup_requests(text_model):
+    subject = servable(models.build(sizes))
+    for _, inputs in subject.warmup_requests():
         assert inputs.get("max_new_tokens", 0) <= 2
 
 
@@ -293,7 +297,7 @@ def test_an_existing_or_unnumbered_folder_is_refused(model, folder, tmp_path):
 
 def test_a_different_answer_fails_the_proof(model, folder, monkeypatch):
     score = ("score", {"prompt": ["a"], "completion": ["b"]})
-    monkeypatch.setattr(verify_lib, "_cases", lambda _: [score])
+    monkeypatch.setattr(export.LanguageModelServable, "cases", lambda *_: [score])
     monkeypatch.setattr(verify_lib, "_warm_up", lambda _: [])
     other = keras.models.clone_model(model)
     other.config = model.config
@@ -326,7 +330,7 @@ def test_a_failed_proof_leaves_nothing(model, tmp_path, monkeypatch):
     ],
 )
 def test_a_full_disk_is_named_and_leaves_nothing(model, tmp_path, monkeypatch, error):
-    def full(_, __, folder):
+    def full(_, folder):
         folder.mkdir()
         (folder / "saved_model.pb").write_bytes(b"half")
         raise error
@@ -342,16 +346,14 @@ def test_a_forbidden_op_is_named_and_leaves_nothing(model, tmp_path, monkeypatch
         python = tf.py_function(lambda value: value, [text], tf.string)
         return self.text_model.tokenize(tf.ensure_shape(python, [None]))
 
-    monkeypatch.setattr(signatures.Servable, "tokenize", with_python)
+    monkeypatch.setattr(export.LanguageModelServable, "tokenize", with_python)
     with pytest.raises(allowed_ops.ForbiddenGraphError, match="EagerPyFunc"):
         export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
     assert os.listdir(tmp_path) == []
 
 
 def test_no_string_op_is_behind_the_signature_for_other_runtimes(model):
-    text_model = TextModel(model, tokenizers.ByteTokenizer())
-    traced = signatures.Servable(text_model, model.weights).signatures()["generate_ids"]
-    graph = traced.graph.as_graph_def()
+    graph = servable(model).signatures()["generate_ids"].graph.as_graph_def()
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
     reading_strings = {
         node.op

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_llm import models, tokenizers
-from keras_llm.export import Servable
-from keras_llm.generation import TextModel
+from keras_llm.export import LanguageModelServable
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +17,8 @@ def servable():
             vocab_size=257, width=20, num_layers=2, num_heads=5, max_positions=32
         )
     )
-    return Servable(TextModel(model, tokenizers.ByteTokenizer()), model.weights)
+    tokenizer = tokenizers.ByteTokenizer()
+    return LanguageModelServable(model, tokenizer, False, model.weights)
 
 
 def prefill(servable, prompt, capacity):

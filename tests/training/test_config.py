@@ -86,6 +86,15 @@ def test_differing_fields_are_dotted():
     assert found == {"train.steps": (1_000, 7)}
 
 
+def test_an_unknown_task_is_refused_and_an_early_run_has_none():
+    values = experiment().to_dict()
+    assert values["task"]["kind"] == "language_model"
+    with pytest.raises(ValueError, match="kind.*language_model.*'poetry'"):
+        Experiment.from_dict({**values, "task": {"kind": "poetry"}})
+    del values["task"]
+    assert Experiment.from_dict(values) == experiment()
+
+
 def test_a_context_beyond_the_positions_is_refused():
     with pytest.raises(ValueError, match=r"data\.context=65.*max_positions=64"):
         Experiment(model=experiment().model, data=data.DataConfig(context=65))

@@ -9,7 +9,8 @@ import safetensors.numpy
 
 from keras_llm import data, models, tokenizers, training
 from keras_llm.core import read_json
-from keras_llm.training import Checkpoints, Experiment, TrainConfig, setup
+from keras_llm.training import Checkpoints, Experiment, TrainConfig
+from keras_llm.training.tasks import language_model
 
 
 def train(experiment, texts, run_dir, **options):
@@ -171,7 +172,7 @@ def test_asked_to_end_while_evaluating_goes_on_as_if_never_asked(
     texts, tmp_path, monkeypatch
 ):
     """Before the second batch of every evaluation: of one midway and the last."""
-    monkeypatch.setattr(setup, "_VALIDATION_TOKENS", 66)
+    monkeypatch.setattr(language_model, "_VALIDATION_TOKENS", 66)
     experiment = base_experiment(
         steps=4, eval_every=2, save_every=2, patience=9, ema_decay=0.8
     )
@@ -204,6 +205,12 @@ def test_asked_to_end_while_evaluating_goes_on_as_if_never_asked(
     parts_state, whole_state = ({**read_json(s), "seconds": 0} for s in states)
     assert parts_state == whole_state
     assert_same_models(tmp_path / "whole", parts)
+
+
+def test_a_run_goes_on_with_its_validation_text(texts, tmp_path):
+    train(base_experiment(steps=2), texts, tmp_path / "run")
+    with pytest.raises(ValueError, match="goes on with the validation text"):
+        train(base_experiment(steps=3), texts[:1] * 2, tmp_path / "run", resume=True)
 
 
 def test_averaged_weights_are_evaluated_and_saved(texts, tmp_path):

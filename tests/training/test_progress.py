@@ -16,7 +16,7 @@ def test_a_log_gets_few_lines_and_a_terminal_one(
     result = StepResult(one, one, one, 66 * one, one > 0)
     shown = progress.Progress(experiment, small_model(), 0, shown=True)
     for _ in range(2_000):
-        shown.update(result, 0.1)
+        shown.update(result, 66, 0.1)
     shown.evaluated(2.5)
     shown.close()
     lines = capsys.readouterr().err.rstrip("\n").split("\n")

@@ -184,9 +184,9 @@ def test_one_trace_serves_any_number_of_steps(two_replicas, replicas):
         optimizer = AdamW(model.trainable_variables, config)
     loss, traces = training_loss(model), []
 
-    def counted(*rows):
-        traces.append(rows)
-        return loss(*rows)
+    def counted(batch, step):
+        traces.append(batch)
+        return loss(batch, step)
 
     step = TrainStep(strategy, model, optimizer, config, counted)
     spread, rng = Spreader(strategy, 4), np.random.default_rng(10)

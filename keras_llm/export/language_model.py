@@ -1,29 +1,43 @@
-"""The signatures of an exported language model, over its text functions."""
+"""An exported language model: signatures over its text functions."""
 
 import tensorflow as tf
 
+from keras_llm.export.servable import Servable, trace
 from keras_llm.generation import TextModel
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
 
+_NEW_TOKENS = 12
+_PROMPTS = ("", "The", "Call me Ishmael.", "一二三，café 🙂\n\t  x")
+_EXAMPLE = """```bash
+curl -d '{"instances": ["Once upon a time"]}' \\
+  http://127.0.0.1:8501/v1/models/{name}:predict
+```
 
-class Servable(tf.Module):
-    """What is written: the model's weights and one function per signature.
+With every knob, by the signature `generate`:
 
-    Every input has rank 1 or more and every output leads with the batch, so that
-    TF Serving can put requests together.
+```bash
+curl -d '{"signature_name": "generate", "instances": [{"prompt": "Once", "stop": [""],
+  "max_new_tokens": NEW_TOKENS, "temperature": 0.8, "top_k": 0, "top_p": 0.95,
+  "min_p": 0.0, "repetition_penalty": 1.0, "seed": 7}]}' \\
+  http://127.0.0.1:8501/v1/models/{name}:predict
+```
+"""
+
+
+class LanguageModelServable(Servable):
+    """The signatures of a model that goes on with a text.
 
     Args:
-        text_model: The model and its tokenizer.
+        model: A built language model.
+        tokenizer: Its tokenizer.
+        jit: Whether decoding is compiled by XLA.
         weights: The variables that the model computes with.
     """
 
-    def __init__(self, text_model: TextModel, weights):
-        super().__init__()
-        # In lists: not to be tracked themselves.
-        self._text_model = [text_model]
-        # A SavedModel finds TensorFlow's variables, not Keras' wrappers of them.
-        self.weights = [weight.value for weight in weights]
+    def __init__(self, model, tokenizer, jit, weights):
+        super().__init__(model, tokenizer, jit, weights)
+        self._text_model = [TextModel(model, tokenizer, jit)]
         self._state = [self._example_state()]
 
     @property
@@ -40,15 +54,15 @@ class Servable(tf.Module):
         stop = tf.TensorSpec([None, None], tf.string)
         state = self._state_specs()
         return {
-            "serving_default": _trace(self.serving_default, prompt=text),
-            "generate": _trace(self.generate, prompt=text, stop=stop, **knobs),
-            "score": _trace(self.score, prompt=text, completion=text),
-            "tokenize": _trace(self.tokenize, text=text),
-            "generate_ids": _trace(
+            "serving_default": trace(self.serving_default, prompt=text),
+            "generate": trace(self.generate, prompt=text, stop=stop, **knobs),
+            "score": trace(self.score, prompt=text, completion=text),
+            "tokenize": trace(self.tokenize, text=text),
+            "generate_ids": trace(
                 self.generate_ids, token_ids=ids, lengths=row, **knobs
             ),
-            "prefill": _trace(self.prefill, token_ids=ids, lengths=row, capacity=row),
-            "decode_step": _trace(self.decode_step, token_ids=row, **state),
+            "prefill": trace(self.prefill, token_ids=ids, lengths=row, capacity=row),
+            "decode_step": trace(self.decode_step, token_ids=row, **state),
         }
 
     def serving_default(self, prompt):
@@ -112,6 +126,79 @@ class Servable(tf.Module):
         logits, state = decoder.step(token_ids, state)
         return {"logits": logits, **_as_float32(state)}
 
+    def warmup_requests(self):
+        """Returns small requests to every signature that takes text."""
+        prompt = tf.constant(["a"])
+        text_model = self.text_model
+        room = text_model.limit - text_model.encode_prompt(prompt)[1]
+        knobs = {
+            name: tf.constant([value], parameters_lib.DTYPES[name])
+            for name, value in parameters_lib.DEFAULTS.items()
+        }
+        knobs["max_new_tokens"] = tf.minimum(4, room)
+        sampled = {**knobs, "temperature": tf.constant([1.0])}
+        return [
+            ("serving_default", {"prompt": prompt}),
+            ("generate", {"prompt": prompt, "stop": tf.constant([[""]]), **knobs}),
+            ("generate", {"prompt": prompt, "stop": tf.constant([["b"]]), **sampled}),
+            ("score", {"prompt": prompt, "completion": prompt}),
+            ("tokenize", {"text": prompt}),
+        ]
+
+    def cases(self, answer):
+        """Yields requests to every signature: a mixed batch, then single rows."""
+        prompts = [text for text in _PROMPTS if self._fits(text)]
+        knobs = [
+            {
+                **parameters_lib.DEFAULTS,
+                "max_new_tokens": self._room(prompt),
+                "temperature": float(i % 3 > 0) * 0.8,
+                "top_k": 40 * (i % 2),
+                "top_p": 0.9,
+                "repetition_penalty": 1.0 + 0.1 * i,
+                "seed": 10 + i,
+            }
+            for i, prompt in enumerate(prompts)
+        ]
+        stops = [["e", ""] if i % 2 else ["", ""] for i in range(len(prompts))]
+        columns = {key: [row[key] for row in knobs] for key in knobs[0]}
+        texts = {"prompt": prompts, "stop": stops, **columns}
+        # First, for it shows best what overflows.
+        yield "score", {"prompt": prompts, "completion": prompts[::-1]}
+        yield "tokenize", {"text": prompts}
+        yield "generate", texts
+        for i in range(len(prompts)):
+            yield "generate", {key: values[i : i + 1] for key, values in texts.items()}
+        yield "generate_ids", {**self._ids(prompts), **columns}
+        yield "serving_default", {"prompt": prompts[:1]}
+        start = {**self._ids([""]), "capacity": [min(4, self.text_model.limit)]}
+        yield "prefill", start
+        state = answer("prefill", start)
+        del state["logits"]
+        yield "decode_step", {"token_ids": start["lengths"], **state}
+
+    def example(self):
+        """Returns commands that ask for a text, with and without the knobs."""
+        limit = getattr(self.model.config, "max_positions", None)
+        new_tokens = min(32, (limit or 64) // 2)
+        return _EXAMPLE.replace("NEW_TOKENS", str(new_tokens))
+
+    def _ids(self, prompts):
+        token_ids, lengths = self.text_model.encode_prompt(tf.constant(prompts))
+        return {
+            "token_ids": token_ids.numpy().tolist(),
+            "lengths": lengths.numpy().tolist(),
+        }
+
+    def _fits(self, text):
+        """Whether the text, with another after it, is within the model's positions."""
+        _, lengths = self.text_model.encode_prompt(tf.constant([text]))
+        return 2 * int(lengths[0]) + 8 <= self.text_model.limit or text == ""
+
+    def _room(self, text):
+        _, lengths = self.text_model.encode_prompt(tf.constant([text]))
+        return min(_NEW_TOKENS, self.text_model.limit - int(lengths[0]))
+
     def _check_step(self, token_ids, state):
         vocab = self.text_model.model.config.vocab_size
         holds = tf.reduce_all((token_ids >= 0) & (token_ids < vocab))
@@ -143,11 +230,6 @@ class Servable(tf.Module):
             name: tf.TensorSpec(value.shape, _served_dtype(value.dtype))
             for name, value in self._state[0].items()
         }
-
-
-def _trace(method, **specs):
-    function = tf.function(method, autograph=False)
-    return function.get_concrete_function(**specs)
 
 
 def _without_padding(state):

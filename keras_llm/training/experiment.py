@@ -1,0 +1,99 @@
+"""What one run is: model, task, tokenizer, data and how it is optimised."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from keras_llm.core import Config, checks
+from keras_llm.data import DataConfig
+from keras_llm.models import ARCHITECTURES
+from keras_llm.training.config import TokenizerConfig, TrainConfig
+from keras_llm.training.task import Task
+from keras_llm.training.tasks import TASKS, LanguageModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(Config):
+    """A whole run; what a config file's `get_config()` returns."""
+
+    model: Config  # Of any architecture; `vocab_size` 0 means the tokenizer's.
+    task: Task = LanguageModel()  # What is learnt.
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        positions = getattr(self.model, "max_positions", None)
+        if positions is not None and not self.data.context <= positions:
+            raise ValueError(
+                "`data.context` must not exceed `model.max_positions`, the positions "
+                f"that the model has. Received: data.context={self.data.context}, "
+                f"model.max_positions={positions}."
+            )
+        if self.train.carry_state and self.data.sampling != "streams":
+            raise ValueError(
+                "`train.carry_state` needs rows that go on where they ended: set "
+                "data.sampling='streams' and data.shuffle=False. Received: "
+                f"data.sampling={self.data.sampling!r}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values; model and task carry their names."""
+        plain = super().to_dict()
+        architecture = getattr(self.model, "architecture", "")
+        plain["model"] = {"architecture": architecture, **plain["model"]}
+        plain["task"] = {"kind": self.task.kind, **plain["task"]}
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuilds an experiment from `to_dict`'s values.
+
+        Raises:
+            ValueError: An unknown architecture, task or field, or a wrong type or
+                value.
+        """
+        configs = {n: architecture.config for n, architecture in ARCHITECTURES.items()}
+        model = _named(values, "model", "architecture", configs)
+        # A run of an early version has no task: there was one alone.
+        task = {"task": {"kind": LanguageModel.kind}}
+        named = {
+            "model": model,
+            "task": _named({**task, **values}, "task", "kind", TASKS),
+        }
+        return super().from_dict({**values, **named})
+
+    def differing_fields(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
+        """Returns the dotted fields that differ, with both values."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return {
+            name: (mine.get(name), theirs.get(name))
+            for name in sorted(set(mine) | set(theirs))
+            if mine.get(name) != theirs.get(name)
+        }
+
+
+def _named(
+    values: Any, member: str, key: str, configs: Mapping[str, type[Config]]
+) -> Config:
+    """Returns the config under `member`, of the class that its `key` names."""
+    fields = values.get(member) if isinstance(values, Mapping) else None
+    if not isinstance(fields, Mapping):
+        raise ValueError(
+            f"An experiment is read from a mapping whose `{member}` is a mapping of "
+            f"its own. Received: {member}={fields!r}."
+        )
+    fields = dict(fields)
+    name = fields.pop(key, "")
+    checks.check_choice(key, name, tuple(configs))
+    return configs[name].from_dict(fields)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

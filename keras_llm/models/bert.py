@@ -106,6 +106,7 @@ def build_bert(config: BertConfig, dtype=None) -> keras.Model:
     TensorShape([1, 3, 11])
     """
     check_buildable(config)
+    heads.check_labels(config)
     # Layers.
     embeddings = Embeddings(config, dtype)
     projection = embedding_projection(config, dtype)

@@ -51,16 +51,13 @@ def attach_head(config, hidden, real, token_embedding, dtype):
     """Returns the symbolic float32 output of `config.head` over hidden states.
 
     Args:
-        config: A config that `check_head` has passed.
+        config: A config that `check_head` and `check_labels` have passed.
         hidden: Symbolic float tensor [B, T, D].
         real: Symbolic bool tensor [B, T].
         token_embedding: The table that a masked-LM head is tied to.
         dtype: A dtype or policy for the head's layers.
 
-    Raises:
-        ValueError: Labels are missing.
     """
-    check_labels(config)
     if config.head == "masked_lm":
         return masked_lm_head(config, token_embedding, dtype)(hidden)
     if config.head == "embed":

@@ -26,6 +26,7 @@ from keras_llm.data.prepared import PreparedCorpus, is_prepared
 from keras_llm.data.preparing import PreparedSummary, prepare
 from keras_llm.data.row_batches import EndlessBatches, FiniteBatches, Transform
 from keras_llm.data.sources import find_files
+from keras_llm.data.span_corruption import SpanCorruption
 from keras_llm.data.token_store import (
     CorruptRecordError,
     MemoryTokens,
@@ -45,6 +46,7 @@ __all__ = [
     "MemoryTokens",
     "PreparedCorpus",
     "PreparedSummary",
+    "SpanCorruption",
     "TextConfig",
     "TokenCounts",
     "TokenMasking",

@@ -20,6 +20,8 @@ from keras_llm.training.tasks import (
     LanguageModel,
     MaskedLanguageModel,
     ReplacedTokens,
+    SequenceToSequence,
+    SpanCorruption,
 )
 from keras_llm.training.validation import (
     Scores,
@@ -42,6 +44,8 @@ __all__ = [
     "ReplacedTokens",
     "RunState",
     "Scores",
+    "SequenceToSequence",
+    "SpanCorruption",
     "StepResult",
     "Summary",
     "TASKS",

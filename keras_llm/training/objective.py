@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from keras_llm import models
 from keras_llm.ops import losses
-from keras_llm.training.task import SummedLoss
+from keras_llm.training.task import Batch, SummedLoss
 
-Trunk = Callable[[tf.Tensor], tf.Tensor]
+Trunk = Callable[[Batch], tf.Tensor]
 
 
 def training_loss(
@@ -25,24 +25,26 @@ def training_loss(
     together, some tokens at a time (`ops.losses.head_loss`).
 
     Args:
-        model: From token ids [R, T] to logits [R, T, V].
+        model: To logits [R, T, V], from token ids [R, T] or from a dict of inputs.
         label_smoothing: As in `ops.losses.token_losses`.
         fuse: Compiles what lies between the products.
-        trunk: From token ids to hidden states [R, T, D]; None for the model's own.
+        trunk: From a batch to hidden states [R, T, D]; None for the model's own.
     """
     head = _head_kernel(model)
     if head is None:
         return _plain_loss(model, label_smoothing)
-    kernel, tied = head
+    kernel, tied, scale = head
     if trunk is None:
         layers, _ = models.split_head(model)
 
-        def trunk(token_ids):
-            return layers(token_ids, training=True)
+        def trunk(batch):
+            return layers(inputs_of(model, batch), training=True)
 
     def summed_loss(batch, step):
         del step
-        hidden = trunk(batch["token_ids"])
+        hidden = trunk(batch)
+        if scale != 1:
+            hidden = hidden * scale
         return losses.head_loss(
             tf.reshape(hidden, (-1, hidden.shape[-1])),
             kernel.value,
@@ -56,10 +58,17 @@ def training_loss(
     return summed_loss
 
 
+def inputs_of(model: keras.Model, batch: Batch) -> Any:
+    """Returns what a model reads of a batch: its token ids, or a dict of inputs."""
+    if isinstance(model.input, dict):
+        return {name: batch[name] for name in model.input}
+    return batch["token_ids"]
+
+
 def _plain_loss(model: keras.Model, label_smoothing: float) -> SummedLoss:
     def summed_loss(batch, step):
         del step
-        logits = model(batch["token_ids"], training=True)
+        logits = model(inputs_of(model, batch), training=True)
         each = losses.token_losses(logits, batch["targets"], label_smoothing)
         return tf.reduce_sum(batch["weights"] * each)
 
@@ -94,10 +103,10 @@ class CarriedState:
             for name, value in self.decoder.initial_state(rows).items()
         }
 
-    def __call__(self, token_ids: tf.Tensor) -> tf.Tensor:
+    def __call__(self, batch: Batch) -> tf.Tensor:
         """Returns the hidden states [R, T, D] and keeps the state they end in."""
         state = {name: v.read_value() for name, v in self.variables.items()}
-        hidden, state = self.decoder.sequence(token_ids, state, training=True)
+        hidden, state = self.decoder.sequence(batch["token_ids"], state, training=True)
         for name, value in state.items():
             finite = tf.reduce_all(tf.math.is_finite(value), axis=-1, keepdims=True)
             self.variables[name].assign(tf.where(finite, value, tf.zeros_like(value)))
@@ -112,7 +121,7 @@ def validation_loss(model: keras.Model) -> Callable[[Any], tf.Tensor]:
     if _head_kernel(model) is None:
 
         def plain(batch):
-            logits = model(batch["token_ids"], training=False)
+            logits = model(inputs_of(model, batch), training=False)
             each = losses.token_losses(logits, batch["targets"])
             return tf.reduce_sum(batch["weights"] * each)
 
@@ -121,7 +130,7 @@ def validation_loss(model: keras.Model) -> Callable[[Any], tf.Tensor]:
     vocab_size = model.output_shape[-1]
 
     def chunked(batch):
-        hidden = trunk(batch["token_ids"], training=False)
+        hidden = trunk(inputs_of(model, batch), training=False)
         hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
         targets = tf.reshape(batch["targets"], (-1,))
         weights = tf.reshape(batch["weights"], (-1,))
@@ -136,13 +145,19 @@ def validation_loss(model: keras.Model) -> Callable[[Any], tf.Tensor]:
     return chunked
 
 
-def _head_kernel(model: keras.Model) -> tuple[Any, bool] | None:
-    """Returns the head's matrix and whether it is the embedding, or None."""
+def _head_kernel(model: keras.Model) -> tuple[Any, bool, float] | None:
+    """Returns the head's matrix, whether it is the embedding, and a factor on x.
+
+    None where logits are more than that product: a foreign model, a bias, a bound.
+    """
     layers = {layer.name: layer for layer in model.layers}
-    if "final_norm" not in layers:
+    config = getattr(model, "config", None)
+    if "final_norm" not in layers or getattr(config, "logit_soft_cap", None):
         return None
     if "head" in layers:
-        return layers["head"].kernel, False
-    if "token_embedding" in layers:
-        return layers["token_embedding"].embeddings, True
+        head = layers["head"]
+        return None if head.use_bias else (head.kernel, False, 1.0)
+    if "token_embedding" in layers and not layers["token_embedding"].use_output_bias:
+        embedding = layers["token_embedding"]
+        return embedding.embeddings, True, embedding.logit_scale
     return None

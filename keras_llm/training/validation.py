@@ -13,6 +13,14 @@ from keras_llm.training.replicas import Spreader
 from keras_llm.training.task import Batch, Judgement
 
 
+def perplexity(loss: float) -> float:
+    """Returns exp(loss); infinity where that overflows."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
 class Validation(NamedTuple):
     """Loss over a text.
 
@@ -37,10 +45,7 @@ class Validation(NamedTuple):
     @property
     def perplexity(self) -> float:
         """Returns exp(nats_per_token); infinity where that overflows."""
-        try:
-            return math.exp(self.nats_per_token)
-        except OverflowError:
-            return math.inf
+        return perplexity(self.nats_per_token)
 
     def figures(self) -> dict[str, float]:
         """Returns what is logged, by name."""

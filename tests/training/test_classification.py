@@ -121,7 +121,9 @@ def test_long_rows_are_cut_and_counted_once(tmp_path, caplog):
     batch = rows.examples.arrays
     assert batch["lengths"].tolist() == [9, 6]
     assert bytes(batch["token_ids"][0, 1:5].tolist()) == b"abcd"
-    assert batch["segment_ids"].tolist() == [[0] * 6 + [1] * 3, [0, 0] + [1] * 4 + [0] * 3]  # fmt: skip
+    first, second = batch["segment_ids"].tolist()
+    assert first == [0] * 6 + [1] * 3
+    assert second == [0, 0] + [1] * 4 + [0] * 3
 
 
 def test_balanced_weights_make_labels_count_alike(files):

@@ -5,6 +5,8 @@ from keras_llm.training.tasks.classification import Classification
 from keras_llm.training.tasks.language_model import LanguageModel
 from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
 from keras_llm.training.tasks.replaced_tokens import ReplacedTokens
+from keras_llm.training.tasks.sequence_to_sequence import SequenceToSequence
+from keras_llm.training.tasks.span_corruption import SpanCorruption
 
 # By the name in a config.
 TASKS: dict[str, type[Task]] = {
@@ -14,6 +16,8 @@ TASKS: dict[str, type[Task]] = {
         Classification,
         MaskedLanguageModel,
         ReplacedTokens,
+        SequenceToSequence,
+        SpanCorruption,
     )
 }
 
@@ -23,4 +27,6 @@ __all__ = [
     "LanguageModel",
     "MaskedLanguageModel",
     "ReplacedTokens",
+    "SequenceToSequence",
+    "SpanCorruption",
 ]

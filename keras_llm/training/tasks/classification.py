@@ -11,6 +11,7 @@ from keras_llm.core import checks
 from keras_llm.ops import losses
 from keras_llm.tokenizers import EncoderRows
 from keras_llm.training.class_scores import class_scores
+from keras_llm.training.objective import inputs_of
 from keras_llm.training.task import (
     Objective,
     Task,
@@ -94,7 +95,7 @@ class_weights='inverse'.
 
         def summed_loss(batch, step):
             del step
-            logits = examples_lib.call(model, batch, training=True)
+            logits = model(inputs_of(model, batch), training=True)
             each = losses.token_losses(logits, batch["targets"], config.label_smoothing)
             return tf.reduce_sum(batch["weights"] * each)
 
@@ -104,7 +105,7 @@ class_weights='inverse'.
         """Returns the judge by accuracy, macro F1 and the plain mean loss."""
 
         def sums(batch):
-            logits = examples_lib.call(model, batch, training=False)
+            logits = model(inputs_of(model, batch), training=False)
             each = losses.token_losses(logits, batch["targets"])
             weights = batch["weights"]
             return {

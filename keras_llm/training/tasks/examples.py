@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ from keras_llm import data
 from keras_llm.tokenizers import EncoderRows, Rows
 from keras_llm.training.replicas import Workers
 
-_CHUNK = 1_024  # Texts encoded at a time.
+CHUNK = 1_024  # Texts encoded at a time.
 
 Arrays = dict[str, np.ndarray]
 
@@ -93,10 +92,11 @@ def encode_texts(
     How many were cut is logged once.
     """
     chunks = []
-    for start in range(0, len(texts), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        both = [None if x is None else [*map(utf8, x[part])] for x in (texts, pairs)]
-        chunks.append(Rows(*(x.numpy() for x in rows(*both, limit=limit))))
+    for start in range(0, len(texts), CHUNK):
+        part = slice(start, start + CHUNK)
+        second = None if pairs is None else [*map(utf8, pairs[part])]
+        encoded = rows([*map(utf8, texts[part])], second, limit=limit)
+        chunks.append(Rows(*(x.numpy() for x in encoded)))
     if not chunks:
         raise data.DataError(f"Examples are needed. Received: none for {split}.")
     log_cut(split, np.concatenate([chunk.left_out for chunk in chunks]), limit)
@@ -127,11 +127,6 @@ def stack(matrices: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(
         [np.pad(m, [(0, 0), (0, width - m.shape[1])]) for m in matrices]
     )
-
-
-def call(model: keras.Model, batch: Any, training: bool) -> tf.Tensor:
-    """Returns a model's output for those of a batch's tensors that it reads."""
-    return model({name: batch[name] for name in model.input}, training=training)
 
 
 def confusion(targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

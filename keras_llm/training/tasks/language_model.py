@@ -33,7 +33,7 @@ class LanguageModel(Task):
     def fill_in(self, experiment, tokenizer, train_text):
         """Returns the experiment with the vocabulary's size and its separator."""
         del train_text
-        check_architecture(self, experiment.model, "gpt2", "llama", "lstm_lm")
+        check_architecture(self, experiment.model, "gemma", "gpt2", "llama", "lstm_lm")
         model = fill_in_vocabulary(experiment.model, tokenizer)
         separator = None
         if experiment.data.separate_documents:

@@ -10,7 +10,7 @@ from keras_llm.data import masking
 from keras_llm.ops import masked_tokens
 from keras_llm.training.task import Objective, Task, check_architecture
 from keras_llm.training.tasks import masked_rows
-from keras_llm.training.validation import Scores, Validator
+from keras_llm.training.validation import Scores, Validator, perplexity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,14 +111,6 @@ that are masked. Received: mask_rate=1.5.
     def count_tokens(self, batch):
         """Returns the real ids of a batch, masked or not."""
         return int(batch["lengths"].sum())
-
-
-def perplexity(loss: float) -> float:
-    """Returns exp(loss); infinity where that overflows."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf
 
 
 def _scorer(model, training):

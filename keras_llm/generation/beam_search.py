@@ -60,7 +60,7 @@ class BeamSearch:
             input_signature=[
                 tf.TensorSpec([None, None], tf.int32),
                 row,
-                tf.TensorSpec([], tf.int32),
+                row,
                 row,
                 tf.TensorSpec([None], tf.float32),
             ],
@@ -92,7 +92,7 @@ class BeamSearch:
     def search_all(
         self,
         prompts: Sequence[str | bytes],
-        num_beams: int = 4,
+        num_beams: int | Sequence[int] = 4,
         max_new_tokens: int | Sequence[int] | None = None,
         length_penalty: float | Sequence[float] = 0.6,
     ) -> list[list[Beam]]:
@@ -100,7 +100,7 @@ class BeamSearch:
 
         Args:
             prompts: The texts to continue.
-            num_beams: As in `search`, the same for all.
+            num_beams: As in `search`, one for all or one per prompt.
             max_new_tokens: As in `search`, one for all or one per prompt.
             length_penalty: As in `search`, one for all or one per prompt.
 
@@ -117,7 +117,7 @@ class BeamSearch:
             result = self._run(
                 token_ids,
                 lengths,
-                tf.constant(num_beams, tf.int32),
+                tf.broadcast_to(tf.constant(num_beams, tf.int32), [count]),
                 tf.broadcast_to(tf.constant(max_new_tokens, tf.int32), [count]),
                 tf.broadcast_to(tf.constant(length_penalty, tf.float32), [count]),
             )
@@ -132,14 +132,15 @@ class BeamSearch:
         Args:
             token_ids: Int32 [B, T], right-padded.
             lengths: Int32 [B], each from 1 to T.
-            num_beams: W, int or int32 scalar, from 1 to 64 and below the vocabulary.
+            num_beams: Int32 [B], each from 1 to 64 and below the vocabulary; the
+                greatest is W.
             max_new_tokens: Int32 [B], each at least 1.
             length_penalty: Float32 [B], each from 0 to 2.
 
         Returns:
             Dict of all beams, the best first: `token_ids` int32 [B, W, N], -1 after
             each one's last; `scores` and `log_probs` float32 [B, W]; `num_tokens`
-            int32 [B, W].
+            int32 [B, W]. Where a row has fewer beams than W: no token, and -1e30.
 
         Raises:
             tf.errors.InvalidArgumentError: When run, on a value out of range.
@@ -150,12 +151,14 @@ class BeamSearch:
         capacity = self.text_model.capacity(tf.shape(token_ids)[1], room)
         decoder = self.text_model.decoder
         state = beams.search(decoder, token_ids, lengths, request, room, capacity)
-        num_tokens = tf.reduce_sum(tf.cast(state.done_ids >= 0, tf.int32), axis=-1)
+        there = state.done_scores > beams.IMPOSSIBLE / 2
+        done_ids = tf.where(there[:, :, None], state.done_ids, -1)
+        num_tokens = tf.reduce_sum(tf.cast(done_ids >= 0, tf.int32), axis=-1)
         longest = tf.reduce_max(tf.concat([[0], tf.reshape(num_tokens, [-1])], 0))
         return {
-            "token_ids": state.done_ids[:, :, :longest],
+            "token_ids": done_ids[:, :, :longest],
             "scores": state.done_scores,
-            "log_probs": state.done_log_probs,
+            "log_probs": tf.where(there, state.done_log_probs, beams.IMPOSSIBLE),
             "num_tokens": num_tokens,
         }
 
@@ -165,6 +168,7 @@ class BeamSearch:
         vocab = model.tokenizer.vocab_size
         most = min(MAX_BEAMS, vocab - 1)
         same_rows = [
+            parameters_lib.require_rows("num_beams", num_beams, lengths),
             parameters_lib.require_rows("max_new_tokens", max_new_tokens, lengths),
             parameters_lib.require_rows("length_penalty", length_penalty, lengths),
         ]
@@ -196,6 +200,8 @@ class BeamSearch:
         texts = self.text_model.tokenizer.decode(row["token_ids"]).numpy()
         found = []
         for i, count in enumerate(row["num_tokens"].numpy()):
+            if row["scores"][i] <= beams.IMPOSSIBLE / 2:
+                continue
             ids = row["token_ids"][i, :count].numpy().tolist()
             ended = bool(ids) and ids[-1] == self.text_model.end_id
             found.append(

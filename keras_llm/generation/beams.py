@@ -1,13 +1,14 @@
 """The loop of beam search, for every model that offers `prefill` and `step`.
 
-W is the number of beams, N the most new tokens of a row.
+W is the number of beams, N the most new tokens of a row. A row may ask for fewer beams
+than the batch has: what it does not use is impossible, -1e30, from step to step.
 """
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-_IMPOSSIBLE = -1e30  # Below any sum of log probabilities, and finite.
+IMPOSSIBLE = -1e30  # Below any sum of log probabilities, and finite.
 # A decoder's state under such a name depends on the source alone.
 _OF_SOURCE = "memory"
 
@@ -16,14 +17,14 @@ class Request(NamedTuple):
     """What stays the same while a batch is searched.
 
     Attributes:
-        num_beams: W, int or int32 scalar, below V.
+        num_beams: Int32 [B], each below V; the greatest is W.
         max_new_tokens: Int32 [B].
         length_penalty: Float32 [B], at least 0.
         end_id: The token that ends a text.
         vocab_size: V, the ids that the tokenizer has.
     """
 
-    num_beams: Any
+    num_beams: tf.Tensor
     max_new_tokens: tf.Tensor
     length_penalty: tf.Tensor
     end_id: int
@@ -82,9 +83,10 @@ def search(decoder, token_ids, lengths, request: Request, room, capacity) -> Sta
 
 def _begin(decoder, token_ids, lengths, request: Request, room, capacity) -> State:
     logits, model_state = decoder.prefill(token_ids, lengths, capacity)
-    batch, beams = tf.shape(logits)[0], request.num_beams
+    batch = tf.shape(logits)[0]
+    beams = tf.reduce_max(tf.concat([[1], request.num_beams], axis=0))
     empty = tf.fill([batch, beams, room], -1)
-    none = tf.fill([batch, beams], _IMPOSSIBLE)
+    none = tf.fill([batch, beams], IMPOSSIBLE)
     return State(
         step=tf.constant(0),
         num_tokens=tf.zeros([batch], tf.int32),
@@ -105,7 +107,7 @@ def _is_open(state: State, request: Request):
     # log p now over the penalty of the greatest length.
     longest = _penalty(request.max_new_tokens, request)
     best = tf.reduce_max(state.live_log_probs, axis=1) / longest
-    worst = tf.reduce_min(state.done_scores, axis=1)
+    worst = tf.gather(state.done_scores, request.num_beams - 1, batch_dims=1)
     return (state.num_tokens < request.max_new_tokens) & (best > worst)
 
 
@@ -118,15 +120,17 @@ def _extend(decoder, state: State, request: Request) -> State:
     log_probs = tf.nn.log_softmax(state.logits) + state.live_log_probs[:, :, None]
     # Of 2 W candidates at most W end, so W that go on are among them.
     best, flat = tf.math.top_k(tf.reshape(log_probs, [batch, -1]), 2 * beams)
+    best = _first(best, 2 * request.num_beams)
     parent, token = flat // vocab, flat % vocab
     ids = tf.gather(state.live_ids, parent, batch_dims=1)
     is_new = tf.range(tf.shape(ids)[2]) == state.step
     ids = tf.where(is_new, token[:, :, None], ids)
     ends = token == request.end_id
     score = best / _penalty(state.num_tokens + 1, request)[:, None]
-    score = tf.where(ends, score, _IMPOSSIBLE)
-    live_best, live = tf.math.top_k(tf.where(ends, _IMPOSSIBLE, best), beams)
-    done = _merge_done(state, ids, best, score)
+    score = tf.where(ends, score, IMPOSSIBLE)
+    live_best, live = tf.math.top_k(tf.where(ends, IMPOSSIBLE, best), beams)
+    live_best = _first(live_best, request.num_beams)
+    done = _merge_done(state, ids, best, score, request)
 
     is_open = _is_open(state, request)
     parent, token, ids = (
@@ -164,8 +168,8 @@ def _step(decoder, state: State, token) -> State:
 def _finish_live(state: State, request: Request) -> State:
     """Lets the live beams, cut at the greatest length, stand for missing ones."""
     cut = state.live_log_probs / _penalty(state.num_tokens, request)[:, None]
-    scores = tf.where(state.live_log_probs > _IMPOSSIBLE / 2, cut, _IMPOSSIBLE)
-    state = _merge_done(state, state.live_ids, state.live_log_probs, scores)
+    scores = tf.where(state.live_log_probs > IMPOSSIBLE / 2, cut, IMPOSSIBLE)
+    state = _merge_done(state, state.live_ids, state.live_log_probs, scores, request)
     return state._replace(model=(), logits=())
 
 
@@ -185,8 +189,14 @@ def _pick(model_state, rows):
     }
 
 
-def _merge_done(state: State, ids, log_probs, scores) -> State:
-    """Merges candidates into the best W finished beams."""
+def _first(values, counts):
+    """Returns float32 [B, K]: the first of each row, impossible from `counts` on."""
+    place = tf.range(tf.shape(values)[1])[None]
+    return tf.where(place < counts[:, None], values, IMPOSSIBLE)
+
+
+def _merge_done(state: State, ids, log_probs, scores, request: Request) -> State:
+    """Merges candidates into the best finished beams, as many as a row has."""
     all_scores = tf.concat([state.done_scores, scores], axis=1)
     kept, index = tf.math.top_k(all_scores, tf.shape(state.done_scores)[1])
 
@@ -195,7 +205,7 @@ def _merge_done(state: State, ids, log_probs, scores) -> State:
         return tf.gather(both, index, batch_dims=1)
 
     return state._replace(
-        done_scores=kept,
+        done_scores=_first(kept, request.num_beams),
         done_ids=chosen(state.done_ids, ids),
         done_log_probs=chosen(state.done_log_probs, log_probs),
     )

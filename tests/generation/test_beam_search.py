@@ -110,7 +110,7 @@ def test_a_row_alone_is_the_row_in_a_batch(any_search):
 def test_beams_of_ids_are_batch_led_tensors(search):
     ids, lengths = search.text_model.encode_prompt(tf.constant(["ab", "b"]))
     traced = tf.function(search.search_ids, autograph=False)
-    knobs = (3, tf.constant([4, 2]), tf.constant([0.6, 0.6]))
+    knobs = (tf.constant([3, 3]), tf.constant([4, 2]), tf.constant([0.6, 0.6]))
     result = traced(ids, lengths, *knobs)
     assert result["token_ids"].shape == (2, 3, 4)
     for name in ("scores", "log_probs", "num_tokens"):
@@ -120,6 +120,18 @@ def test_beams_of_ids_are_batch_led_tensors(search):
         written = result["token_ids"][b, i].numpy().tolist()
         count = int(result["num_tokens"][b, i])
         assert written == expected[b][i].token_ids + [-1] * (4 - count)
+
+
+def test_rows_of_unlike_widths_are_searched_as_alone(search):
+    prompts, widths = ["ab", "b", "ba"], [1, 4, 2]
+    together = search.search_all(prompts, widths, 5)
+    assert [len(row) for row in together] == widths
+    for prompt, width, row in zip(prompts, widths, together, strict=True):
+        alone = search.search(prompt, width, 5)
+        assert [b.token_ids for b in row] == [b.token_ids for b in alone]
+        np.testing.assert_allclose(
+            [b.score for b in row], [b.score for b in alone], rtol=1e-5
+        )
 
 
 def test_no_prompts_give_no_beams(search):
@@ -149,7 +161,9 @@ def golden_beams(name, **version):
         source, lengths = answers["source_ids"], answers["source_lengths"]
         ids, scores = answers["beam_ids"], answers["beam_scores"]
     rows, width, room = ids.shape
-    request = beams.Request(width, tf.fill([rows], room), tf.zeros([rows]), 1, 37)
+    request = beams.Request(
+        tf.fill([rows], width), tf.fill([rows], room), tf.zeros([rows]), 1, 37
+    )
     found = beams.search(models.decoder(model), source, lengths, request, room, room)
     return found.done_ids.numpy(), found.done_scores.numpy(), ids, scores
 

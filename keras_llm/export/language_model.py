@@ -3,10 +3,11 @@
 import tensorflow as tf
 
 from keras_llm.export.servable import Servable, trace
-from keras_llm.generation import TextModel
+from keras_llm.generation import BeamSearch, PromptModel, make_prompt_model
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
 
+_FLOATS = tf.TensorSpec([None], tf.float32)
 _NEW_TOKENS = 12
 _PROMPTS = ("", "The", "Call me Ishmael.", "一二三，café 🙂\n\t  x")
 _EXAMPLE = """```bash
@@ -26,10 +27,12 @@ curl -d '{"signature_name": "generate", "instances": [{"prompt": "Once", "stop":
 
 
 class LanguageModelServable(Servable):
-    """The signatures of a model that goes on with a text.
+    """The signatures of a model that writes a text for a prompt.
+
+    An encoder-decoder, whose prompt is its source, has `beam_search` too.
 
     Args:
-        model: A built language model.
+        model: A built model that has a decoder.
         tokenizer: Its tokenizer.
         jit: Whether decoding is compiled by XLA.
         weights: The variables that the model computes with.
@@ -37,11 +40,14 @@ class LanguageModelServable(Servable):
 
     def __init__(self, model, tokenizer, jit, weights):
         super().__init__(model, tokenizer, jit, weights)
-        self._text_model = [TextModel(model, tokenizer, jit)]
+        self._text_model = [make_prompt_model(model, tokenizer, jit)]
+        self._beams = []
+        if not self.text_model.decoder.prompt_in_cache:
+            self._beams = [BeamSearch(model, tokenizer)]
         self._state = [self._example_state()]
 
     @property
-    def text_model(self) -> TextModel:
+    def text_model(self) -> PromptModel:
         """Returns the model whose functions are exported."""
         return self._text_model[0]
 
@@ -53,7 +59,12 @@ class LanguageModelServable(Servable):
         knobs = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
         stop = tf.TensorSpec([None, None], tf.string)
         state = self._state_specs()
+        beams = {"num_beams": row, "max_new_tokens": row, "length_penalty": _FLOATS}
+        optional = {}
+        if self._beams:
+            optional["beam_search"] = trace(self.beam_search, prompt=text, **beams)
         return {
+            **optional,
             "serving_default": trace(self.serving_default, prompt=text),
             "generate": trace(self.generate, prompt=text, stop=stop, **knobs),
             "score": trace(self.score, prompt=text, completion=text),
@@ -75,6 +86,12 @@ class LanguageModelServable(Servable):
         """Continues each prompt by its own parameters."""
         return self.text_model.generate(prompt, Parameters(**knobs), stop)
 
+    def beam_search(self, prompt, num_beams, max_new_tokens, length_penalty):
+        """Returns all beams of each prompt, the best first."""
+        return self._beams[0].search_texts(
+            prompt, num_beams, max_new_tokens, length_penalty
+        )
+
     def score(self, prompt, completion):
         """Returns how likely each completion is after its prompt."""
         return self.text_model.score(prompt, completion)
@@ -90,24 +107,27 @@ class LanguageModelServable(Servable):
     def prefill(self, token_ids, lengths, capacity):
         """Reads prompts; returns logits and the state for `decode_step`.
 
-        `capacity` counts the tokens that a row may come to hold; the greatest of
-        the batch is used for all.
+        `capacity` counts the tokens that a row may come to hold (of an encoder-decoder
+        those of the target alone); the greatest of the batch is used for all.
         """
         token_ids, lengths = self.text_model.check_ids(token_ids, lengths)
-        limit = self.text_model.limit
+        limit, decoder = self.text_model.limit, self.text_model.decoder
         slots = tf.reduce_max(tf.concat([[1], capacity], 0))
+        least, rule = 1, "1"
+        if decoder.prompt_in_cache:
+            least, rule = tf.shape(token_ids)[1], "the prompts' padded length"
         fits = tf.debugging.Assert(
-            (slots >= tf.shape(token_ids)[1]) & (slots <= limit),
+            (slots >= least) & (slots <= limit),
             [
-                "`capacity` must be at least the prompts' padded length and at most "
-                f"the {limit} positions that this model has. Received:",
+                f"`capacity` must be at least {rule} and at most the {limit} positions "
+                "that this model has. Received:",
                 capacity,
             ],
             summarize=8,
         )
         with tf.control_dependencies([fits]):
             slots, token_ids = tf.identity(slots), tf.identity(token_ids)
-        logits, state = self.text_model.decoder.prefill(token_ids, lengths, slots)
+        logits, state = decoder.prefill(token_ids, lengths, slots)
         return {"logits": logits, **_as_float32(state)}
 
     def decode_step(self, token_ids, **state):
@@ -129,15 +149,20 @@ class LanguageModelServable(Servable):
     def warmup_requests(self):
         """Returns small requests to every signature that takes text."""
         prompt = tf.constant(["a"])
-        text_model = self.text_model
-        room = text_model.limit - text_model.encode_prompt(prompt)[1]
+        room = self.text_model.room(self.text_model.encode_prompt(prompt)[1])
         knobs = {
             name: tf.constant([value], parameters_lib.DTYPES[name])
             for name, value in parameters_lib.DEFAULTS.items()
         }
         knobs["max_new_tokens"] = tf.minimum(4, room)
         sampled = {**knobs, "temperature": tf.constant([1.0])}
+        optional = []
+        if self._beams:
+            inputs = {"prompt": prompt, "max_new_tokens": knobs["max_new_tokens"]}
+            inputs |= {"num_beams": tf.constant([2]), "length_penalty": tf.ones(1)}
+            optional = [("beam_search", inputs)]
         return [
+            *optional,
             ("serving_default", {"prompt": prompt}),
             ("generate", {"prompt": prompt, "stop": tf.constant([[""]]), **knobs}),
             ("generate", {"prompt": prompt, "stop": tf.constant([["b"]]), **sampled}),
@@ -171,6 +196,11 @@ class LanguageModelServable(Servable):
             yield "generate", {key: values[i : i + 1] for key, values in texts.items()}
         yield "generate_ids", {**self._ids(prompts), **columns}
         yield "serving_default", {"prompt": prompts[:1]}
+        if self._beams:
+            widths = [1 + i % 3 for i in range(len(prompts))]
+            beams = {"num_beams": widths, "length_penalty": [0.6] * len(prompts)}
+            rooms = {"max_new_tokens": columns["max_new_tokens"]}
+            yield "beam_search", {"prompt": prompts, **beams, **rooms}
         start = {**self._ids([""]), "capacity": [min(4, self.text_model.limit)]}
         yield "prefill", start
         state = answer("prefill", start)
@@ -197,7 +227,7 @@ class LanguageModelServable(Servable):
 
     def _room(self, text):
         _, lengths = self.text_model.encode_prompt(tf.constant([text]))
-        return min(_NEW_TOKENS, self.text_model.limit - int(lengths[0]))
+        return min(_NEW_TOKENS, int(self.text_model.room(lengths)[0]))
 
     def _check_step(self, token_ids, state):
         vocab = self.text_model.model.config.vocab_size

@@ -8,9 +8,12 @@ from keras_llm.export.language_model import LanguageModelServable
 from keras_llm.export.servable import Servable
 
 SERVABLES: dict[str, type[Servable]] = {
+    "gemma": LanguageModelServable,
     "gpt2": LanguageModelServable,
     "llama": LanguageModelServable,
     "lstm_lm": LanguageModelServable,
+    "lstm_seq2seq": LanguageModelServable,
+    "t5": LanguageModelServable,
 }
 
 

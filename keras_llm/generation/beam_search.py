@@ -9,6 +9,7 @@ from keras_llm.generation import beams
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.generator import readable_errors
 from keras_llm.generation.sequence_to_sequence import make_prompt_model
+from keras_llm.tokenizers import repair_utf8
 
 MAX_BEAMS = 64
 MAX_LENGTH_PENALTY = 2.0
@@ -125,6 +126,28 @@ class BeamSearch:
             self._beams({name: value[i] for name, value in result.items()})
             for i in range(count)
         ]
+
+    def search_texts(self, prompt, num_beams, max_new_tokens, length_penalty):
+        """Continues prompts in graph, from strings to strings.
+
+        Args:
+            prompt: String [B].
+            num_beams: As in `search_ids`, and so the others.
+            max_new_tokens: Int32 [B].
+            length_penalty: Float32 [B].
+
+        Returns:
+            As `search_ids`, and `texts` string [B, W], valid UTF-8: "" where a row has
+            fewer beams.
+        """
+        token_ids, lengths = self.text_model.encode_prompt(prompt)
+        found = self.search_ids(
+            token_ids, lengths, num_beams, max_new_tokens, length_penalty
+        )
+        batch, width, room = tf.unstack(tf.shape(found["token_ids"]))
+        flat = tf.reshape(found["token_ids"], [batch * width, room])
+        texts = repair_utf8(self.text_model.tokenizer.decode(flat))
+        return {"texts": tf.reshape(texts, [batch, width]), **found}
 
     def search_ids(self, token_ids, lengths, num_beams, max_new_tokens, length_penalty):
         """Continues prompts given as ids; holds no string op, and can be traced.

@@ -116,7 +116,9 @@ class SentencePieceTokenizer(Tokenizer):
             op = tf_text.SentencepieceTokenizer(self._proto, name=self._node_name)
             return op.tokenize(strings_B)
 
-    def _join(self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any) -> tf.Tensor:
+    def _join_text(
+        self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any
+    ) -> tf.Tensor:
         with tf.device("CPU:0"):
             checked_N = self._check_ids(ids_N)
             begins_N = tf.gather(self._begins_text_V, checked_N)

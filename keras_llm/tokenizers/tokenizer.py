@@ -90,7 +90,7 @@ class Tokenizer(tf.Module, abc.ABC):
     def _encode_rows(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
         """Traced once: strings [B] to int32 ids [B, (N)]."""
 
-    def decode(self, ids: Any) -> tf.Tensor:
+    def decode(self, ids: Any, continues: bool = False) -> tf.Tensor:
         """Joins the bytes of the tokens of each row.
 
         The result is raw bytes: a row that ends inside a character is not valid
@@ -99,6 +99,9 @@ class Tokenizer(tf.Module, abc.ABC):
         Args:
             ids: Integer RaggedTensor [B, (N)], tensor [B, N] or vector [N]. Negative
                 ids are padding and special ids are silent: both give no bytes.
+            continues: Whether the rows go on with a text that is there already. A kind
+                whose words begin with a space then keeps the first one, which it drops
+                where a text begins; for other kinds it is all one.
 
         Returns:
             String tensor [B], or a scalar for a vector.
@@ -107,29 +110,35 @@ class Tokenizer(tf.Module, abc.ABC):
             InvalidArgumentError: An id is not below the vocabulary size.
             ValueError: `ids` has another rank.
         """
+        join = self._join if continues else self._join_text
         if isinstance(ids, (list, tuple)) and any(np.ndim(row) for row in ids):
             ids = tf.ragged.constant(ids, dtype=tf.int32, ragged_rank=1)
         if isinstance(ids, tf.RaggedTensor):
             if ids.ragged_rank != 1 or ids.values.shape.rank != 1:
                 raise ValueError(f"`decode` takes [B, (N)]. Received: {ids.shape}.")
-            return self._join(
-                ids.values, rows_of_values(ids), tf.cast(ids.nrows(), tf.int32)
-            )
+            return join(ids.values, rows_of_values(ids), tf.cast(ids.nrows(), tf.int32))
         if isinstance(ids, (list, tuple)) and not len(ids):
             ids = np.zeros(0, np.int32)
         ids = tf.convert_to_tensor(ids)
         if ids.shape.rank == 1:
-            return self._join(ids, tf.zeros_like(ids, tf.int32), 1)[0]
+            return join(ids, tf.zeros_like(ids, tf.int32), 1)[0]
         if ids.shape.rank != 2:
             raise ValueError(f"`decode` takes [N] or [B, N]. Received: {ids.shape}.")
         shape = tf.shape(ids)
         rows = tf.repeat(tf.range(shape[0]), tf.fill([shape[0]], shape[1]))
-        return self._join(tf.reshape(ids, [-1]), rows, shape[0])
+        return join(tf.reshape(ids, [-1]), rows, shape[0])
 
     def _join(self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any) -> tf.Tensor:
+        """Concatenates the tokens' bytes; rows are in ascending order."""
         with tf.device("CPU:0"):
             pieces_N = tf.gather(self._strings_V, self._check_ids(ids_N))
             return tf.strings.unsorted_segment_join(pieces_N, row_N, num_rows)
+
+    def _join_text(
+        self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any
+    ) -> tf.Tensor:
+        """Does the same for rows that begin a text."""
+        return self._join(ids_N, row_N, num_rows)
 
     def _check_ids(self, ids_N: tf.Tensor) -> tf.Tensor:
         """Returns ids with a silent one for padding, once all are in the vocabulary."""

@@ -186,9 +186,12 @@ class WordPieceTokenizer(Tokenizer):
             rows,
         )
 
-    def _join(self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any) -> tf.Tensor:
-        # The first word's space goes.
-        return tf.strings.regex_replace(super()._join(ids_N, row_N, num_rows), "^ ", "")
+    def _join_text(
+        self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any
+    ) -> tf.Tensor:
+        with tf.device("CPU:0"):
+            texts = self._join(ids_N, row_N, num_rows)
+            return tf.strings.regex_replace(texts, "^ ", "")
 
     def _description(self) -> dict[str, Any]:
         return {"lower_case": self.lower_case, "strip_accents": self.strip_accents}

@@ -100,6 +100,18 @@ def test_nothing_at_all(tokenizer):
     assert tokenizer.decode(tokenizer.encode([])).shape == (0,)
 
 
+def test_a_text_and_what_continues_it_are_the_whole(tokenizer):
+    ids = tokenizer.encode("the white whale the whale").numpy()
+    whole = tokenizer.decode(ids).numpy()
+    for cut in range(1, len(ids)):
+        rest = [ids[cut:], ids[cut:cut]]
+        goes_on = tokenizer.decode(tf.ragged.stack(rest), continues=True).numpy()
+        begun = tokenizer.decode(ids[:cut]).numpy()
+        # A mark of a space alone shows nothing yet where a text begins.
+        if begun:
+            assert [begun + part for part in goes_on] == [whole, begun]
+
+
 def test_one_long_row_among_many_short_ones(tokenizer):
     ids = tokenizer.encode(["the"] * 30_000 + ["the " * 20_000])
     texts = tokenizer.decode(ids).numpy()

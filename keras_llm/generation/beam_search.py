@@ -146,7 +146,7 @@ class BeamSearch:
         )
         batch, width, room = tf.unstack(tf.shape(found["token_ids"]))
         flat = tf.reshape(found["token_ids"], [batch * width, room])
-        texts = repair_utf8(self.text_model.tokenizer.decode(flat))
+        texts = repair_utf8(self._decode(flat))
         return {"texts": tf.reshape(texts, [batch, width]), **found}
 
     def search_ids(self, token_ids, lengths, num_beams, max_new_tokens, length_penalty):
@@ -218,9 +218,13 @@ class BeamSearch:
                 vocab,
             )
 
+    def _decode(self, ids):
+        goes_on = self.text_model.decoder.prompt_in_cache
+        return self.text_model.tokenizer.decode(ids, continues=goes_on)
+
     def _beams(self, row) -> list[Beam]:
         """Returns the beams of one row of the result."""
-        texts = self.text_model.tokenizer.decode(row["token_ids"]).numpy()
+        texts = self._decode(row["token_ids"]).numpy()
         found = []
         for i, count in enumerate(row["num_tokens"].numpy()):
             if row["scores"][i] <= beams.IMPOSSIBLE / 2:

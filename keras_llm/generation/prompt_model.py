@@ -86,7 +86,8 @@ class PromptModel(abc.ABC):
         with tf.control_dependencies([same_rows]):
             stops = stopping.parse(tf.identity(stop), self.bucket)
         state = self._bucketed(token_ids, lengths, parameters, stops)
-        text = self.tokenizer.decode(state.token_ids)
+        goes_on = self.decoder.prompt_in_cache
+        text = self.tokenizer.decode(state.token_ids, continues=goes_on)
         end = tf.minimum(state.tail.cut_B, tf.strings.length(text))
         text = tf.strings.substr(text, tf.zeros_like(end), end)
         return {

@@ -72,19 +72,23 @@ def decode(decoder, ids, lengths, capacity=CAPACITY):
     yield np.asarray(logits)
 
 
-def test_cached_equals_full(model, decoder, ids):
+@pytest.fixture(scope="module")
+def decoded(decoder, ids):
+    """The logits [B, V] of the prefill and of every step of the whole batch."""
+    return list(decode(decoder, ids, LENGTHS))
+
+
+def test_cached_equals_full(model, decoded, ids):
     full = np.asarray(model(ids))
     rows = np.arange(len(ids))
-    steps = decode(decoder, ids, LENGTHS)
-    for t, logits in enumerate(steps):
+    for t, logits in enumerate(decoded):
         expected = full[rows, LENGTHS + t - 1]
         np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_a_compiled_callers_cache_gives_the_same(model, decoder, ids):
-    plain = decode(decoder, ids, LENGTHS)
+def test_a_compiled_callers_cache_gives_the_same(model, decoded, ids):
     compiled = decode(models.decoder(model, jit=True), ids, LENGTHS)
-    for one, other in zip(plain, compiled, strict=True):
+    for one, other in zip(decoded, compiled, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -97,11 +101,10 @@ def test_a_compiled_callers_cache_in_low_precision(model, ids):
         assert np.abs(one - other).max() < 0.05 * np.abs(one).max()
 
 
-def test_a_row_alone_is_the_row_in_a_batch(decoder, ids):
-    together = list(decode(decoder, ids, LENGTHS))
+def test_a_row_alone_is_the_row_in_a_batch(decoder, decoded, ids):
     for b in range(3):
         alone = decode(decoder, ids[b : b + 1], LENGTHS[b : b + 1])
-        for one, all_rows in zip(alone, together, strict=True):
+        for one, all_rows in zip(alone, decoded, strict=True):
             np.testing.assert_allclose(one[0], all_rows[b], atol=1e-5)
 
 
@@ -116,8 +119,8 @@ def test_padding_in_the_prompt_does_not_matter(decoder, ids):
         np.testing.assert_allclose(state[name], its_state[name], atol=1e-6)
 
 
-def test_a_full_cache_disturbs_no_other_row(decoder, ids):
-    expected = [logits[1] for logits in decode(decoder, ids, LENGTHS)]
+def test_a_full_cache_disturbs_no_other_row(decoder, decoded, ids):
+    expected = [logits[1] for logits in decoded]
     # Row 2 runs out of slots after one step; row 1 has as many as it needs.
     for logits, row in zip(decode(decoder, ids, LENGTHS, 8), expected, strict=True):
         np.testing.assert_allclose(logits[1], row, atol=1e-5)

@@ -24,8 +24,7 @@ vocab_size=100. It holds the 256 bytes and the end token.
 
     # "byte", "character", "byte_bpe", "wordpiece", or SentencePiece's "unigram", "bpe".
     kind: str = "byte_bpe"
-    # Special ids included; bytes and characters know theirs.
-    vocab_size: int = 4_096
+    vocab_size: int = 4_096  # Special ids included; not of bytes and characters.
     lower_case: bool = True  # Of "wordpiece": capitals become small, accents go.
 
     def __post_init__(self):

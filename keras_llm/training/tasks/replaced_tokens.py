@@ -23,10 +23,10 @@ class ReplacedTokens(Task):
         loss = sum_r(g_r + discriminator_weight * m_r / n_r * d_r) / sum_r(m_r)
 
     The generator's part is the mean over all masked tokens of the step. The
-    discriminator's is the mean over its real tokens where rows are full, since m_r /
-    n_r is then the same in all; a short row counts by its masked tokens. Each term
-    hangs on one row alone, so the loss does not depend on how rows are spread over
-    replicas and micro-batches.
+    discriminator's is a mean of its rows' means, each counted by its masked tokens:
+    where m_r / n_r is the same in all, as in full rows without special tokens inside,
+    the mean over all real tokens. Each term hangs on one row alone, so the loss does
+    not depend on how rows are spread over replicas and micro-batches.
 
     Rows are made as in `MaskedLanguageModel`, but every masked place gets the mask id.
     Judged by `loss` as above; by `generator_loss` and `discriminator_loss`, its two

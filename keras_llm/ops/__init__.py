@@ -19,6 +19,7 @@ from keras_llm.ops import (
     replica,
     rotary,
     sampling,
+    spans,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "replica",
     "rotary",
     "sampling",
+    "spans",
 ]

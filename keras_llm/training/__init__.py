@@ -14,7 +14,13 @@ from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
 from keras_llm.training.summary import Summary
 from keras_llm.training.task import Objective, Task
-from keras_llm.training.tasks import TASKS, Classification, LanguageModel
+from keras_llm.training.tasks import (
+    TASKS,
+    Classification,
+    LanguageModel,
+    QuestionAnswering,
+    Tagging,
+)
 from keras_llm.training.validation import (
     Scores,
     Validation,
@@ -32,11 +38,13 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "Preempted",
+    "QuestionAnswering",
     "RunState",
     "Scores",
     "StepResult",
     "Summary",
     "TASKS",
+    "Tagging",
     "Task",
     "TokenizerConfig",
     "TrainConfig",

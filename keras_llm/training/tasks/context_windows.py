@@ -76,11 +76,13 @@ def tokenize(tokenizer: Any, examples: list[data.Example], most: int) -> list[Qu
         asked = tokenizer.encode([utf8(e["question"]) for e in part])
         located = tokenizer.encode_with_offsets([utf8(e["context"]) for e in part])
         rows = [_rows(x) for x in (asked, *located)]
-        for example, ids, *context in zip(part, *rows, strict=True):
+        for example, asked_ids, ids, starts, ends in zip(part, *rows, strict=True):
             answers = tuple(a["text"] for a in example["answers"])
-            span = _span(example, *context[1:]) if answers else None
-            whole = utf8(example["context"])
-            questions.append(Question(ids[:most], *context, whole, answers, span))
+            span = _span(example, starts, ends) if answers else None
+            context = utf8(example["context"])
+            questions.append(
+                Question(asked_ids[:most], ids, starts, ends, context, answers, span)
+            )
     return questions
 
 

@@ -95,8 +95,9 @@ def encode_texts(
     chunks = []
     for start in range(0, len(texts), _CHUNK):
         part = slice(start, start + _CHUNK)
-        both = [None if x is None else [*map(utf8, x[part])] for x in (texts, pairs)]
-        chunks.append(Rows(*(x.numpy() for x in rows(*both, limit=limit))))
+        second = None if pairs is None else [*map(utf8, pairs[part])]
+        made = rows([*map(utf8, texts[part])], second, limit)
+        chunks.append(Rows(*(x.numpy() for x in made)))
     if not chunks:
         raise data.DataError(f"Examples are needed. Received: none for {split}.")
     log_cut(split, np.concatenate([chunk.left_out for chunk in chunks]), limit)

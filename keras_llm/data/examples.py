@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from keras_llm.data.config import DataConfig, DataError, TextConfig
@@ -13,7 +13,10 @@ Example = dict[str, Any]
 
 
 def read_examples(
-    patterns: Patterns, members: Mapping[str, type], config: TextConfig | None = None
+    patterns: Patterns,
+    members: Mapping[str, type],
+    config: TextConfig | None = None,
+    check: Callable[[Example], None] | None = None,
 ) -> Iterator[Example]:
     """Yields the objects of JSON lines, each with the members asked for.
 
@@ -22,10 +25,12 @@ def read_examples(
         members: Name to type of what every object must hold, such as
             `{"text": str, "label": str}`. Whatever else it holds is kept too.
         config: How bytes become text; the default refuses what is not UTF-8.
+        check: Raises a ValueError about an example that cannot be used.
 
     Raises:
-        DataError: No such file, not JSON lines, or an object without a member or
-            with one of another type; the message names file and line.
+        DataError: No such file, not JSON lines, an object without a member or with
+            one of another type, or what `check` raised; the message names file and
+            line.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
@@ -43,7 +48,17 @@ def read_examples(
             )
         for number, line in read_lines(path, text_blocks(path, config)):
             if line.strip():
-                yield _checked(path, number, line, members)
+                example = _checked(path, number, line, members)
+                if check is not None:
+                    _check(check, example, f"{path}:{number}")
+                yield example
+
+
+def _check(check: Callable[[Example], None], example: Example, where: str) -> None:
+    try:
+        check(example)
+    except ValueError as error:
+        raise DataError(f"{error} It stands at {where}.") from None
 
 
 def _checked(

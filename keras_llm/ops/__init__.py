@@ -20,6 +20,7 @@ from keras_llm.ops import (
     replica,
     rotary,
     sampling,
+    spans,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "replica",
     "rotary",
     "sampling",
+    "spans",
 ]

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import tensorflow as tf
 
 from keras_llm.core import write_text
@@ -87,6 +88,8 @@ class WordPieceTokenizer(Tokenizer):
             special_ids,
         )
         self.tokens = tuple(tokens)
+        # Which ids continue a word, [V]; all others open one.
+        self.continues = np.array([_continues(token) for token in self.tokens])
         self.lower_case = lower_case
         self.strip_accents = lower_case if strip_accents is None else strip_accents
         front, inside = _pieces({t: n for t, n in ids.items() if n not in silent})
@@ -212,8 +215,12 @@ class WordPieceTokenizer(Tokenizer):
         return cls.from_file(folder / _VOCABULARY_FILE, **choices)
 
 
+def _continues(token: str) -> bool:
+    return token.startswith(_CONTINUES) and token != _CONTINUES
+
+
 def _spoken(token: str) -> bytes:
-    if token.startswith(_CONTINUES) and token != _CONTINUES:
+    if _continues(token):
         return token.removeprefix(_CONTINUES).encode()
     return f" {token}".encode()
 
@@ -223,7 +230,7 @@ def _pieces(ids: Mapping[str, int]) -> tuple[dict[bytes, int], dict[bytes, int]]
     front: dict[bytes, int] = {}
     inside: dict[bytes, int] = {}
     for token, number in ids.items():
-        if token.startswith(_CONTINUES) and token != _CONTINUES:
+        if _continues(token):
             inside[token.removeprefix(_CONTINUES).encode()] = number
         else:
             front[token.encode()] = number

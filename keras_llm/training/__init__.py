@@ -18,10 +18,15 @@ from keras_llm.training.tasks import (
     TASKS,
     Classification,
     LanguageModel,
+<<<<<<< HEAD
     MaskedLanguageModel,
     ReplacedTokens,
     SequenceToSequence,
     SpanCorruption,
+=======
+    QuestionAnswering,
+    Tagging,
+>>>>>>> wt-enc
 )
 from keras_llm.training.validation import (
     Scores,
@@ -41,7 +46,11 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "Preempted",
+<<<<<<< HEAD
     "ReplacedTokens",
+=======
+    "QuestionAnswering",
+>>>>>>> wt-enc
     "RunState",
     "Scores",
     "SequenceToSequence",
@@ -49,6 +58,7 @@ __all__ = [
     "StepResult",
     "Summary",
     "TASKS",
+    "Tagging",
     "Task",
     "TokenizerConfig",
     "TrainConfig",

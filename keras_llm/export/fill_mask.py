@@ -1,0 +1,110 @@
+"""An exported masked language model: the tokens that fit between two texts."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_llm import models
+from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
+from keras_llm.export.servable import trace
+from keras_llm.tokenizers import repair_utf8
+
+CANDIDATES = 10
+
+_EXAMPLE = """```bash
+curl -d '{"instances": [{"before": "Call me", "after": "."}]}' \\
+  http://127.0.0.1:8501/v1/models/{name}:predict
+```
+"""
+
+
+class FillMaskServable(EncoderServable):
+    """The signature `fill_mask`: what stands between `before` and `after`?
+
+    The mask enters by its id, between two texts: text that spells "[MASK]" is text
+    like any other. Both texts together must fit the model's positions.
+
+    Raises:
+        ValueError: The tokenizer has no mask.
+    """
+
+    def __init__(self, model, tokenizer, jit, weights):
+        if "mask" not in tokenizer.special_ids:
+            raise ValueError(
+                "A masked language model needs a tokenizer with the role 'mask', such "
+                f"as one of kind 'wordpiece'. Received: {tokenizer.kind!r} with "
+                f"{tokenizer.special_ids}."
+            )
+        super().__init__(model, tokenizer, jit, weights)
+        self._split = [models.split_head(model)]
+
+    def head_signatures(self):
+        """Returns the traced functions by signature name."""
+        fill_mask = trace(self.fill_mask, before=TEXT, after=TEXT)
+        return {"serving_default": fill_mask, "fill_mask": fill_mask}
+
+    def fill_mask(self, before, after):
+        """Returns the likeliest tokens between two texts.
+
+        Args:
+            before: String [B].
+            after: String [B].
+
+        Returns:
+            Dict of `tokens` string [B, K], valid UTF-8, likeliest first, K = 10 or
+            all there are; `token_ids` int32 [B, K]; `probabilities` float32 [B, K].
+            Special tokens are no candidates, though the probabilities count them.
+        """
+        after = self.paired(before=before, after=after)
+        left, right = (
+            self.tokenizer.encode(text).with_row_splits_dtype(tf.int64)
+            for text in (before, after)
+        )
+        mask = tf.fill([left.nrows(), 1], self.tokenizer.special_ids["mask"])
+        rows = self.rows.join(tf.concat([left, mask, right], axis=1))
+        rows = self.fitting(rows, "`before` and `after` together")
+        trunk, project = self._split[0]
+        inputs = {name: getattr(rows, name) for name in self.model.input}
+        hidden = trunk(inputs, training=False)
+        logits = project(tf.gather(hidden, left.row_lengths() + 1, batch_dims=1))
+        logits = tf.cast(logits, tf.float32)[:, : self.tokenizer.vocab_size]
+        is_text = self._is_text()
+        probabilities = tf.nn.softmax(logits) * tf.cast(is_text, tf.float32)
+        count = min(CANDIDATES, int(is_text.sum()))
+        best, ids = tf.math.top_k(probabilities, count)
+        tokens = self.tokenizer.decode(tf.reshape(ids, [-1, 1]))
+        return {
+            "tokens": tf.reshape(repair_utf8(tokens), [-1, count]),
+            "token_ids": ids,
+            "probabilities": best,
+        }
+
+    def _is_text(self):
+        """Returns bool [V]: False for special ids."""
+        is_text = np.ones(self.tokenizer.vocab_size, bool)
+        is_text[list(self.tokenizer.special_ids.values())] = False
+        return is_text
+
+    def warmup_requests(self):
+        """Returns a small request to every signature."""
+        text = tf.constant(["a"])
+        pair = {"before": text, "after": text}
+        return [
+            ("serving_default", pair),
+            ("fill_mask", pair),
+            ("tokenize", {"text": text}),
+        ]
+
+    def cases(self, answer):
+        """Yields requests to every signature: a mixed batch, then single rows."""
+        del answer
+        pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
+        pairs = [pair for pair in pairs if self.fits(*pair)]
+        before, after = ([pair[i] for pair in pairs] for i in (0, 1))
+        yield "fill_mask", {"before": before, "after": after}
+        for one, other in pairs:
+            yield "serving_default", {"before": [one], "after": [other]}
+        yield "tokenize", {"text": before}
+
+    def example(self):
+        """Returns a command that asks for a missing word."""
+        return _EXAMPLE

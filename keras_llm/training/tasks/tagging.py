@@ -1,0 +1,141 @@
+"""Which tag each word of a text has."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_llm import data
+from keras_llm.ops import losses
+from keras_llm.tokenizers import EncoderRows
+from keras_llm.training.class_scores import class_scores
+from keras_llm.training.task import (
+    Objective,
+    Task,
+    check_architecture,
+    fill_in_vocabulary,
+)
+from keras_llm.training.tasks import examples as examples_lib
+from keras_llm.training.validation import Scores, Validator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tagging(Task):
+    """Tells the tag of every word, from JSON lines {"tokens": [...], "tags": [...]}.
+
+    loss = -mean(log p(tag[w] | text)), over all words w of the step. A word is
+    tokenized by itself; its first piece carries its tag, and the others carry none.
+    The tags of the training examples, sorted, become the model's labels.
+
+    >>> Tagging().kind
+    'tagging'
+    """
+
+    kind = "tagging"
+
+    def texts(self, source, config):
+        """Yields the words of every example, with spaces between them."""
+        for example in _read(source, config):
+            yield examples_lib.utf8(" ".join(example["tokens"]))
+
+    def fill_in(self, experiment, tokenizer, train_text):
+        """Returns the experiment with the vocabulary's size and the tags."""
+        check_architecture(self, experiment.model, "bert")
+        examples_lib.check_head(self, experiment.model, "tag")
+        model = fill_in_vocabulary(experiment.model, tokenizer)
+        tags = (tag for e in _read(train_text, experiment.data) for tag in e["tags"])
+        return experiment.replace(model=examples_lib.fill_in_labels(model, tags))
+
+    def batches(self, experiment, train_text, valid_text, tokenizer, team):
+        """Returns batches of rows, with targets and weights [R, T] by their pieces."""
+        config, labels = experiment.data, experiment.model.labels
+        train, valid = examples_lib.read_splits(
+            lambda source: _read(source, config), train_text, valid_text, config
+        )
+        splits = []
+        for split, examples in (("training", train), ("validation", valid)):
+            tags = [tag for example in examples for tag in example["tags"]]
+            examples_lib.check_known(labels, tags, split, "the training examples")
+            splits.append(
+                _encode(EncoderRows(tokenizer), examples, labels, config.context, split)
+            )
+        return examples_lib.example_batches(*splits, config, team)
+
+    def objective(self, model, config, fuse=None, rows=None):
+        """Returns the cross-entropy of the words' tags."""
+        del fuse, rows
+
+        def summed_loss(batch, step):
+            del step
+            logits = examples_lib.call(model, batch, training=True)
+            each = losses.token_losses(logits, batch["targets"], config.label_smoothing)
+            return tf.reduce_sum(batch["weights"] * each)
+
+        return Objective(summed_loss)
+
+    def validator(self, strategy, model, batches):
+        """Returns the judge by accuracy and macro F1 of the words' tags."""
+
+        def sums(batch):
+            logits = examples_lib.call(model, batch, training=False)
+            each = losses.token_losses(logits, batch["targets"])
+            targets, weights = (
+                tf.reshape(batch[name], [-1]) for name in ("targets", "weights")
+            )
+            flat = tf.reshape(logits, [-1, logits.shape[-1]])
+            return {
+                "loss": tf.reduce_sum(batch["weights"] * each),
+                "confusion": examples_lib.confusion(targets, flat, weights),
+            }
+
+        def judge(sums):
+            words = max(1.0, float(sums["confusion"].sum()))
+            scores = class_scores(sums["confusion"])
+            return Scores(float(sums["loss"]) / words, scores, batches.num_rows)
+
+        return Validator(strategy, batches, sums, judge)
+
+    def count_tokens(self, batch):
+        """Returns the real tokens of a batch, special ones counted."""
+        return int(batch["lengths"].sum())
+
+
+def _check(example):
+    """Raises ValueError unless every word has one tag, and both are strings."""
+    tokens, tags = example["tokens"], example["tags"]
+    if len(tokens) != len(tags) or not all(isinstance(x, str) for x in tokens + tags):
+        raise ValueError(
+            "Every token, a string, must have a tag, a string. Received: "
+            f"{len(tokens)} tokens, {len(tags)} tags: {tokens!r:.100}, {tags!r:.100}. "
+            "Repair or remove the line."
+        )
+
+
+def _read(source, config):
+    return data.read_examples(source, {"tokens": list, "tags": list}, config, _check)
+
+
+def _encode(rows, examples, labels, limit, split):
+    """Returns arrays of rows, targets and weights, each [N, T]."""
+    words = [[examples_lib.utf8(word) for word in e["tokens"]] for e in examples]
+    sizes = np.array([len(row) for row in words], "int64")
+    ids = rows.tokenizer.encode(tf.constant(sum(words, []), tf.string))
+    ids = ids.with_row_splits_dtype(tf.int64)
+    by_example = tf.RaggedTensor.from_row_lengths(ids, sizes).merge_dims(1, 2)
+    made = rows.join(by_example, limit=limit)
+    arrays = {
+        name: getattr(made, name).numpy()
+        for name in ("token_ids", "segment_ids", "lengths")
+    }
+    examples_lib.log_cut(split, made.left_out.numpy(), limit)
+    targets = np.zeros_like(arrays["token_ids"])
+    weights = np.zeros(targets.shape, "float32")
+    pieces = np.split(ids.row_lengths().numpy(), np.cumsum(sizes)[:-1])
+    for i, (example, counts) in enumerate(zip(examples, pieces, strict=True)):
+        first = 1 + np.cumsum(counts) - counts
+        # A word of no pieces has no place; one beyond the cut has lost its.
+        there = (counts > 0) & (first < arrays["lengths"][i] - 1)
+        tags = np.array([labels.index(tag) for tag in example["tags"]], "int32")
+        targets[i, first[there]] = tags[there]
+        weights[i, first[there]] = 1.0
+    return {**arrays, "targets": targets, "weights": weights}

@@ -18,15 +18,12 @@ from keras_llm.training.tasks import (
     TASKS,
     Classification,
     LanguageModel,
-<<<<<<< HEAD
     MaskedLanguageModel,
+    QuestionAnswering,
     ReplacedTokens,
     SequenceToSequence,
     SpanCorruption,
-=======
-    QuestionAnswering,
     Tagging,
->>>>>>> wt-enc
 )
 from keras_llm.training.validation import (
     Scores,
@@ -36,21 +33,18 @@ from keras_llm.training.validation import (
 )
 
 __all__ = [
-    "EXIT_CODE",
     "AdamW",
     "Checkpoints",
     "Classification",
+    "EXIT_CODE",
     "Experiment",
     "LanguageModel",
     "MaskedLanguageModel",
     "NonFiniteError",
     "Objective",
     "Preempted",
-<<<<<<< HEAD
-    "ReplacedTokens",
-=======
     "QuestionAnswering",
->>>>>>> wt-enc
+    "ReplacedTokens",
     "RunState",
     "Scores",
     "SequenceToSequence",

@@ -3,27 +3,25 @@
 from keras_llm.training.task import Task
 from keras_llm.training.tasks.classification import Classification
 from keras_llm.training.tasks.language_model import LanguageModel
-<<<<<<< HEAD
 from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
+from keras_llm.training.tasks.question_answering import QuestionAnswering
 from keras_llm.training.tasks.replaced_tokens import ReplacedTokens
 from keras_llm.training.tasks.sequence_to_sequence import SequenceToSequence
 from keras_llm.training.tasks.span_corruption import SpanCorruption
-=======
-from keras_llm.training.tasks.question_answering import QuestionAnswering
 from keras_llm.training.tasks.tagging import Tagging
->>>>>>> wt-enc
 
 # By the name in a config.
 TASKS: dict[str, type[Task]] = {
     task.kind: task
-<<<<<<< HEAD
     for task in (
         LanguageModel,
         Classification,
         MaskedLanguageModel,
+        QuestionAnswering,
         ReplacedTokens,
         SequenceToSequence,
         SpanCorruption,
+        Tagging,
     )
 }
 
@@ -32,13 +30,9 @@ __all__ = [
     "Classification",
     "LanguageModel",
     "MaskedLanguageModel",
+    "QuestionAnswering",
     "ReplacedTokens",
     "SequenceToSequence",
     "SpanCorruption",
+    "Tagging",
 ]
-=======
-    for task in (LanguageModel, Classification, Tagging, QuestionAnswering)
-}
-
-__all__ = ["TASKS", "Classification", "LanguageModel", "QuestionAnswering", "Tagging"]
->>>>>>> wt-enc

@@ -9,6 +9,7 @@ from keras_llm import data
 from keras_llm.core import checks
 from keras_llm.ops import losses, spans
 from keras_llm.training.answer_scores import answer_f1, exact_match
+from keras_llm.training.objective import inputs_of
 from keras_llm.training.task import (
     Objective,
     Task,
@@ -132,7 +133,7 @@ class QuestionAnswering(Task):
 
         def summed_loss(batch, step):
             del step
-            logits = examples_lib.call(model, batch, training=True)
+            logits = model(inputs_of(model, batch), training=True)
             return tf.reduce_sum(batch["weights"] * _losses(logits, batch))
 
         return Objective(summed_loss)
@@ -142,7 +143,7 @@ class QuestionAnswering(Task):
         num_rows, cut = batches.num_rows, batches.windows
 
         def sums(batch):
-            logits = examples_lib.call(model, batch, training=False)
+            logits = model(inputs_of(model, batch), training=False)
             weights = batch["weights"]
             found = _best(logits, batch, self.max_answer_tokens) * weights[:, None]
             return {

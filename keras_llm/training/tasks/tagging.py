@@ -9,6 +9,7 @@ from keras_llm import data
 from keras_llm.ops import losses
 from keras_llm.tokenizers import EncoderRows
 from keras_llm.training.class_scores import class_scores
+from keras_llm.training.objective import inputs_of
 from keras_llm.training.task import (
     Objective,
     Task,
@@ -67,7 +68,7 @@ class Tagging(Task):
 
         def summed_loss(batch, step):
             del step
-            logits = examples_lib.call(model, batch, training=True)
+            logits = model(inputs_of(model, batch), training=True)
             each = losses.token_losses(logits, batch["targets"], config.label_smoothing)
             return tf.reduce_sum(batch["weights"] * each)
 
@@ -77,7 +78,7 @@ class Tagging(Task):
         """Returns the judge by accuracy and macro F1 of the words' tags."""
 
         def sums(batch):
-            logits = examples_lib.call(model, batch, training=False)
+            logits = model(inputs_of(model, batch), training=False)
             each = losses.token_losses(logits, batch["targets"])
             targets, weights = (
                 tf.reshape(batch[name], [-1]) for name in ("targets", "weights")

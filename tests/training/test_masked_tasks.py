@@ -358,24 +358,6 @@ def test_chinese_is_learnt_from_character_by_character():
     )
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "unigram", "bpe"])
-def test_tokenizers_are_trained_by_kind(texts, kind):
-    config = TokenizerConfig(kind=kind, vocab_size=70)
-    made = training.train_tokenizer(config, texts[0], data.TextConfig())
-    assert made.kind == ("wordpiece" if kind == "wordpiece" else "sentencepiece")
-    assert made.vocab_size <= 70
-    decoded = made.decode(made.encode("the lazy dog")).numpy()
-    assert decoded == b"the lazy dog"
-
-
-def test_a_tokenizer_keeps_capitals_where_told_to(texts):
-    kept = TokenizerConfig(kind="wordpiece", vocab_size=70, lower_case=False)
-    made = training.train_tokenizer(kept, texts[0], data.TextConfig())
-    assert not made.lower_case
-    with pytest.raises(ValueError, match="kind='byte_bpe'. Leave it out"):
-        TokenizerConfig(lower_case=False)
-
-
 @both
 def test_what_does_not_fit_is_refused(name):
     task, whole = TASKS[name], experiment(name)

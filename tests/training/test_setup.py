@@ -73,6 +73,24 @@ def test_its_tokenizer_must_be_as_written(experiment, texts, tmp_path):
         inputs(experiment, tmp_path / "tokens", tmp_path / "run")
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram", "bpe"])
+def test_tokenizers_are_trained_by_kind(texts, kind):
+    config = TokenizerConfig(kind=kind, vocab_size=70)
+    made = training.train_tokenizer(config, texts[0], data.TextConfig())
+    assert made.kind == ("wordpiece" if kind == "wordpiece" else "sentencepiece")
+    assert made.vocab_size <= 70
+    decoded = made.decode(made.encode("the lazy dog")).numpy()
+    assert decoded == b"the lazy dog"
+
+
+def test_a_tokenizer_keeps_capitals_where_told_to(texts):
+    kept = TokenizerConfig(kind="wordpiece", vocab_size=70, lower_case=False)
+    made = training.train_tokenizer(kept, texts[0], data.TextConfig())
+    assert not made.lower_case
+    with pytest.raises(ValueError, match="kind='byte_bpe'. Leave it out"):
+        TokenizerConfig(lower_case=False)
+
+
 def test_ids_are_no_text_to_train_a_tokenizer_on(prepared):
     ids = data.MemoryTokens(np.zeros(9), data.TokenCounts(9, 1, 9, ""), None)
     for source in (ids, prepared, [prepared]):

@@ -246,3 +246,17 @@ def test_missing_labels_are_refused_when_building(head, labels):
 def test_an_open_vocabulary_is_refused():
     with pytest.raises(ValueError, match="tokenizer"):
         models.build(BERT.replace(vocab_size=0))
+
+
+def test_a_head_over_other_labels_is_not_copied():
+    """As many labels, but others: row i of the old head says nothing of label i."""
+    config = models.BertConfig(
+        vocab_size=13, width=6, num_layers=1, num_heads=2, head="tag", labels=("B", "O")
+    )
+    source = models.build(config)
+    for labels, fresh in (
+        (("B", "O"), []),
+        (("NAME", "O"), ["head/kernel", "head/bias"]),
+    ):
+        target = models.build(config.replace(labels=labels))
+        assert models.transfer_weights(source, target) == fresh

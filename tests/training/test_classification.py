@@ -291,3 +291,23 @@ def test_a_start_that_does_not_fit_leaves_nothing(files, tmp_path):
             tokenizer=tokenizers.CharacterTokenizer.train([b"ab"]),
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_of_an_electra_the_discriminator_is_tuned(files, tmp_path):
+    sizes = {"vocab_size": 257, "width": 12, "num_layers": 1, "num_heads": 2}
+    electra = models.build(
+        models.ElectraConfig(**sizes, max_positions=32, embedding_width=6)
+    )
+    models.save(electra, tmp_path / "electra", tokenizers.ByteTokenizer())
+    # A rate of next to nothing leaves the weights where they started.
+    config = experiment(
+        BERT.replace(embedding_width=6), steps=1, learning_rate=1e-12, jit="full"
+    )
+    summary = train(config, files, tmp_path / "run", init=tmp_path / "electra")
+    assert "Fresh: pooler/kernel, pooler/bias, head" in summary.notes[0]
+    tuned = {w.path: w for w in models.load(tmp_path / "run" / "last").weights}
+    source = {w.path: w for w in electra.weights}
+    kept = [path for path in tuned if not path.startswith(("pooler", "head"))]
+    assert any(path.startswith("block_0/") for path in kept)
+    for path in kept:
+        np.testing.assert_allclose(tuned[path], source[path], atol=1e-6)

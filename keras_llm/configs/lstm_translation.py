@@ -1,0 +1,36 @@
+"""A small LSTM translator with attention, from JSON lines of sources and targets.
+
+Command: python scripts/train.py --config=keras_llm/configs/lstm_translation.py
+--train_text=pairs.jsonl --run_dir=runs/translation
+"""
+
+from keras_llm.data import DataConfig
+from keras_llm.models import LSTMSeq2SeqConfig
+from keras_llm.training import (
+    Experiment,
+    SequenceToSequence,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Experiment:
+    """Returns the experiment."""
+    return Experiment(
+        model=LSTMSeq2SeqConfig(
+            embedding_width=192, units=256, num_layers=1, tied=True, dropout=0.2
+        ),
+        task=SequenceToSequence(target_context=48),
+        tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4_096),
+        data=DataConfig(context=48, batch_size=64),
+        train=TrainConfig(
+            steps=2_000,
+            learning_rate=3e-3,
+            final_learning_rate=1e-4,
+            warmup_steps=100,
+            weight_decay=0.01,
+            label_smoothing=0.1,
+            eval_every=250,
+            save_every=250,
+        ),
+    )

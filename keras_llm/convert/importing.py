@@ -27,6 +27,9 @@ _SIZES = (
     "key_value_heads",
     "head_size",
     "feed_forward_width",
+    "num_decoder_layers",
+    "num_segments",
+    "relative_buckets",
 )
 
 Path = str | os.PathLike[str]
@@ -90,7 +93,7 @@ def _check_sizes(config: Any, tensors: TensorFolder) -> None:
         (max(shape, default=1) for shape in tensors.shapes.values()), default=0
     )
     for name, value in config.to_dict().items():
-        most = len(tensors.shapes) if name == "num_layers" else largest
+        most = len(tensors.shapes) if name.endswith("_layers") else largest
         if name in _SIZES and value is not None and not value <= most:
             raise CorruptFolderError(
                 f"The config asks for {name}={value}, but the tensors beside it allow "

@@ -98,9 +98,10 @@ def soft_capped(logits, soft_cap: float | None):
     """Returns logits bounded to -soft_cap..soft_cap by a tanh; None for no bound."""
     if soft_cap is None:
         return logits
-    # (Keras takes the product of a symbolic tensor and a number for a sparse one.)
+    # A tensor, since Keras takes the product of a symbolic one and a number for a
+    # sparse one; on the right, since on JAX only a Keras tensor can be on the left.
     cap = ops.convert_to_tensor(soft_cap, "float32")
-    return cap * ops.tanh(logits / cap)
+    return ops.tanh(logits / cap) * cap
 
 
 def forward_flops(config, context: int) -> int:

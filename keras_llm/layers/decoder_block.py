@@ -104,7 +104,11 @@ class DecoderBlock(keras.layers.Layer):
         self.inner_dropout = inner_dropout
         self.has_cross_attention = cross_attention
         self.post_norm = post_norm
-        self.attention_options = dict(attention or {})
+        # JSON gives tuples back as lists.
+        self.attention_options = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in (attention or {}).items()
+        }
         self.supports_masking = True
 
     def build(self, x_shape, memory_shape=None):

@@ -68,11 +68,13 @@ LAYERS = {
             activation="swiglu",
             rotary_base=100.0,
             output_initializer=keras.initializers.RandomNormal(stddev=0.1),
-            query_key_value_bias=False,
-            query_key_norm=True,
-            rotary_scaling=(8.0, 1.0, 4.0, 11),
-            soft_cap=3.0,
             post_norm=True,
+            attention={
+                "use_bias": False,
+                "query_key_norm": 1e-5,
+                "rotary_scaling": (8.0, 1.0, 4.0, 11),
+                "soft_cap": 3.0,
+            },
             **kw,
         )
     ),

@@ -181,7 +181,8 @@ class PromptModel(abc.ABC):
         """
         if not isinstance(self.tokenizer, (ByteTokenizer, ByteBPETokenizer)):
             return tf.no_op()
-        most = self.limit * self.token_bytes.longest
+        # Twice that: of what is little too long, the exact check tells the tokens.
+        most = 2 * self.limit * self.token_bytes.longest
         num_bytes = tf.strings.length(texts)
         return tf.debugging.Assert(
             tf.reduce_all(num_bytes <= most),

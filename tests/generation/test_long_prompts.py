@@ -25,13 +25,13 @@ def test_what_cannot_fit_is_not_encoded(name):
     )
     model = TextModel(models.build(config), Unreadable())
     texts = {
-        "prompt": tf.constant(["a", "a" * 12]),
+        "prompt": tf.constant(["a", "a" * 23]),
         "completion": tf.constant(["b"] * 2),
     }
     if name == "completion":
         texts = dict(zip(texts, reversed(texts.values()), strict=True))
     call = tf.function(model.score, autograph=False)
-    refusal = f"`{name}` must hold at most 11 bytes.*shorten it"
+    refusal = f"`{name}` must hold at most 22 bytes.*shorten it"
     with pytest.raises(tf.errors.InvalidArgumentError, match=refusal):
         call(**texts)
     if name == "prompt":

@@ -84,13 +84,15 @@ def estimate(model, ids, batches=20):
 
 
 @torch.no_grad()
-def whole_loss(model, ids):
+def whole_loss(model, ids, rows=64):
     """Returns the mean loss over consecutive windows of all of the text."""
-    total = 0.0
-    for start in range(0, len(ids) - 1, CONTEXT):
-        row = ids[start : start + CONTEXT + 1]
-        total += model(row[None, :-1], row[None, 1:]).item() * (len(row) - 1)
-    return total / (len(ids) - 1)
+    count = len(ids) - 1
+    full = count // CONTEXT * CONTEXT
+    inputs, targets = ids[:full].view(-1, CONTEXT), ids[1 : full + 1].view(-1, CONTEXT)
+    batches = list(zip(inputs.split(rows), targets.split(rows), strict=True))
+    if full < count:  # The last window is shorter.
+        batches.append((ids[None, full:-1], ids[None, full + 1 :]))
+    return sum(model(x, y).item() * y.numel() for x, y in batches) / count
 
 
 def rate(step):

@@ -10,6 +10,7 @@ import importlib
 import os
 import pathlib
 import sys
+import sysconfig
 import traceback
 
 from absl import app, flags
@@ -107,18 +108,41 @@ def _prepare_environment() -> None:
 
 
 def _call(main, argv: list[str]):
-    """Runs `main`; a refusal by this package's own checks needs no traceback."""
+    """Runs `main`; a refusal by this package's own checks needs no traceback.
+
+    Nor does a file that the system refuses to this package, in whatever library.
+    """
     try:
         _quiet.import_tensorflow()
         return main(argv)
     except (ValueError, OSError, RuntimeError) as error:
-        innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-        if pathlib.Path(innermost).is_relative_to(_FOLDER.parent):
+        if _is_ours(error):
             _fail(_told(error))
         raise
     except KeyboardInterrupt:
         print(file=sys.stderr)
         sys.exit(130)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Says if this package raised an error, or its call of a library for a file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    of_file = isinstance(error, OSError) and error.filename is not None
+    for frame in reversed(frames):
+        if pathlib.Path(frame.filename).is_relative_to(_FOLDER.parent):
+            return True
+        if not (of_file and _is_library(frame.filename)):
+            return False
+    return False
+
+
+def _is_library(file: str) -> bool:
+    """Says if a file is Python's own or an installed package's."""
+    places = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    # What is built into Python has no file, but a name like "<frozen genericpath>".
+    return file.startswith("<") or any(
+        pathlib.Path(file).is_relative_to(place) for place in places
+    )
 
 
 def _told(error: Exception) -> str:

@@ -6,6 +6,8 @@ import tempfile
 import time
 from typing import Any
 
+from keras_llm.commands import _repository
+
 
 def benchmark_decode(
     batches: tuple[int, ...] = (1, 8),
@@ -41,7 +43,8 @@ def benchmark_decode(
     tokenizer: tokenizers.Tokenizer = tokenizers.ByteTokenizer()
     if config is None:
         tokenizer = tokenizers.ByteBPETokenizer.from_gpt2_files(
-            "testdata/gpt2/encoder.json", "testdata/gpt2/vocab.bpe"
+            _repository.test_file("gpt2/encoder.json"),
+            _repository.test_file("gpt2/vocab.bpe"),
         )
         config = models.GPT2Config(vocab_size=tokenizer.vocab_size)
     model = models.build(config, "float32")

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from keras_llm.commands import _repository
+
 SHORT = "Call me Ishmael. Some years ago, never mind how long precisely"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def benchmark_tokenize(
-    text: str = "testdata/moby_dick.txt",
-    vocabulary: str = "testdata/gpt2",
+    text: str | None = None,
+    vocabulary: str | None = None,
     batch_lines: int = 1_000,
     rounds: int = 7,
     growth_bytes: int = 5_000_000,
@@ -22,8 +24,9 @@ def benchmark_tokenize(
     """Measures both with GPT-2's vocabulary, turn and turn about.
 
     Args:
-        text: File to encode in batches of lines.
-        vocabulary: Folder with `encoder.json` and `vocab.bpe`.
+        text: File to encode in batches of lines; None takes the repository's book.
+        vocabulary: Folder with `encoder.json` and `vocab.bpe`; None takes the
+            repository's.
         batch_lines: Lines in a batch.
         rounds: Timed passes of each over the whole text; the best counts, since a
             busy machine only ever adds time.
@@ -37,11 +40,12 @@ def benchmark_tokenize(
 
     from keras_llm.tokenizers import ByteBPETokenizer
 
-    folder = pathlib.Path(vocabulary)
+    folder = pathlib.Path(vocabulary or _repository.test_file("gpt2"))
     files = str(folder / "encoder.json"), str(folder / "vocab.bpe")
     ours = ByteBPETokenizer.from_gpt2_files(*files)
     reference = _reference(*files)
-    whole = pathlib.Path(text).read_text(encoding="utf-8")
+    book = pathlib.Path(text or _repository.test_file("moby_dick.txt"))
+    whole = book.read_text(encoding="utf-8")
     lines = whole.split("\n")
     batches = [lines[at : at + batch_lines] for at in range(0, len(lines), batch_lines)]
     tensors = [tf.constant(batch) for batch in batches]

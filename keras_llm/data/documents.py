@@ -16,6 +16,7 @@ from keras_llm.data.sources import (
 )
 
 PIECE_BYTES = 2**20
+HASHED_BYTES = 2**16  # A sixteenth of a piece; only a document's last is shorter.
 MAX_LINE_BYTES = 256 * 2**20  # Of one JSON line, which must be in memory whole.
 _BEFORE_SPACE = re.compile(r".*\S(?=\s)", re.DOTALL)
 JSON_LINES = (".jsonl", ".ndjson")
@@ -92,7 +93,7 @@ def read_pieces(
         counts.empty_documents += skipped
 
 
-def safe_cut(text: bytes, limit: int) -> int:
+def safe_cut(text: bytes, limit: int, least: int = 1) -> int:
     r"""Returns where to cut `text` so that both sides encode as the whole would.
 
     The last place up to `limit` where a line feed follows anything but white
@@ -100,11 +101,12 @@ def safe_cut(text: bytes, limit: int) -> int:
     last place between two characters. A pre-split into words ends a word before
     white space and looks no further back, so the tokens are those of the whole
     text. At the last kind of place the one word that is cut may be encoded
-    otherwise: it takes `PIECE_BYTES` bytes without a word's end to get there.
+    otherwise: it takes `limit` - `least` bytes without a word's end to get there.
 
     Args:
         text: UTF-8 bytes, which may end inside a character.
         limit: The largest result wanted, from 1 to len(text).
+        least: The smallest place before white space that will do.
 
     >>> safe_cut(b"two lines\nof text", 16)
     9
@@ -112,15 +114,17 @@ def safe_cut(text: bytes, limit: int) -> int:
     3
     """
     for mark in (b"\n", b" "):
-        cut = text.rfind(mark, 1, limit + 1)
+        cut = text.rfind(mark, least, limit + 1)
         while cut > 0:
             if not _ends_blank(text, cut):
                 return cut
-            cut = text.rfind(mark, 1, cut)
+            cut = text.rfind(mark, least, cut)
     # What is cut off at the end of `head` is at most an unfinished character.
     head = text[:limit].decode("utf-8", "ignore")
     if found := _BEFORE_SPACE.match(head):
-        return len(found.group().encode())
+        cut = len(found.group().encode())
+        if cut >= least:
+            return cut
     cut = limit
     while cut < len(text) and cut > 0 and text[cut] & 0xC0 == 0x80:
         cut -= 1
@@ -148,24 +152,38 @@ def _file_pieces(path: pathlib.Path, config: TextConfig) -> Iterator[Piece]:
 
 
 def _split(blocks: Iterable[bytes], separator: bytes | None) -> Iterator[Piece]:
-    """Yields the documents between separators, long ones in pieces."""
+    """Yields the documents between separators, long ones in pieces.
+
+    Equal documents get equal pieces, however the blocks happen to lie.
+    """
+    # A separator may have begun in a buffer's last bytes: leave those together.
+    limit = PIECE_BYTES - len(separator or b"")
+    least = max(1, PIECE_BYTES // 16)
     buffer, opens, found = b"", True, False
     for block in blocks:
         buffer += block
         if separator:
             *finished, buffer = buffer.split(separator)
             for text in finished:
-                if text or opens:
-                    yield Piece(text, opens)
+                yield from _whole(text, opens, limit, least)
                 opens = found = True
         while len(buffer) > PIECE_BYTES:
-            # A separator may have begun in the last bytes: leave those together.
-            cut = safe_cut(buffer, PIECE_BYTES - len(separator or b""))
+            cut = safe_cut(buffer, limit, least)
             yield Piece(buffer[:cut], opens)
             buffer, opens = buffer[cut:], False
     # A separator at the end of a file closes a document and opens none.
     if buffer or not found:
-        yield Piece(buffer, opens)
+        yield from _whole(buffer, opens, limit, least)
+
+
+def _whole(text: bytes, opens: bool, limit: int, least: int) -> Iterator[Piece]:
+    """Yields the pieces of what is left of one document."""
+    while len(text) > limit:
+        cut = safe_cut(text, limit, least)
+        yield Piece(text[:cut], opens)
+        text, opens = text[cut:], False
+    if text or opens:
+        yield Piece(text, opens)
 
 
 def _slices(text: bytes) -> Iterator[bytes]:

@@ -6,7 +6,13 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 from keras_llm.data.config import TextConfig, documents_for_hash
-from keras_llm.data.documents import Piece, ReadCounts, read_pieces, safe_cut
+from keras_llm.data.documents import (
+    HASHED_BYTES,
+    Piece,
+    ReadCounts,
+    read_pieces,
+    safe_cut,
+)
 
 TRAIN = "train"
 VALID = "valid"
@@ -47,11 +53,13 @@ class Split:
                 part = VALID
 
     def _held_back(self, text: bytes) -> bool:
-        """Says if a document is for validation, by its (first) text alone.
+        """Says if a document is for validation, by its beginning alone.
 
-        Equal documents always fall on the same side, in every corpus.
+        Equal documents always fall on the same side, in every corpus: how much of
+        a long one its first piece holds differs between kinds of files, so that
+        no more is hashed than every first piece holds.
         """
-        digest = hashlib.sha256(text).digest()
+        digest = hashlib.sha256(text[:HASHED_BYTES]).digest()
         return int.from_bytes(digest[:8], "big") < self.valid_fraction * 2**64
 
 

@@ -12,7 +12,7 @@ from keras_llm import models
 from keras_llm.generation import loop, stopping
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
-from keras_llm.tokenizers import repair_utf8
+from keras_llm.tokenizers import ByteBPETokenizer, ByteTokenizer, repair_utf8
 
 # For models without a greatest position: a bound on what one request may take.
 UNBOUNDED_LIMIT = 2**15
@@ -168,9 +168,33 @@ class PromptModel(abc.ABC):
 
     def encode_prompt(self, prompt):
         """Returns right-padded ids [B, T] and lengths [B], both at least 1."""
-        rows = self.prompt_rows(prompt)
+        with tf.control_dependencies([self.require_short("prompt", prompt)]):
+            rows = self.prompt_rows(tf.identity(prompt))
         lengths = tf.cast(rows.row_lengths(), tf.int32)
         return right_padded(rows, 1), lengths
+
+    def require_short(self, name, texts):
+        """Returns an op that fails on a text that cannot fit, before it is encoded.
+
+        Where every byte of a text is in some token, `limit` tokens hold no more than
+        `limit` times the longest one's bytes. Other tokenizers drop white space or
+        write one id for a long unknown word: there only the tokens can tell.
+        """
+        if not isinstance(self.tokenizer, (ByteTokenizer, ByteBPETokenizer)):
+            return tf.no_op()
+        # Twice that: of what is little too long, the exact check tells the tokens.
+        most = 2 * self.limit * self.token_bytes.longest
+        num_bytes = tf.strings.length(texts)
+        return tf.debugging.Assert(
+            tf.reduce_all(num_bytes <= most),
+            [
+                f"`{name}` must hold at most {most} bytes: {self.limit} tokens, the "
+                "positions that this model has, hold no more; shorten it. Received, "
+                "in bytes:",
+                num_bytes,
+            ],
+            summarize=8,
+        )
 
     def check_ids(self, token_ids, lengths):
         """Returns both, unreadable until they have passed their checks.

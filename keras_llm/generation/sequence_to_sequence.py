@@ -29,9 +29,13 @@ class SequenceToSequence(PromptModel):
     def score(self, prompt, completion):
         """Returns how likely each completion is, as `PromptModel.score`."""
         same_rows = parameters_lib.require_rows("completion", completion, prompt)
-        with tf.control_dependencies([same_rows]):
-            source = self.prompt_rows(prompt)
-            target = self.tokenizer.encode(completion)
+        short = [
+            self.require_short("prompt", prompt),
+            self.require_short("completion", completion),
+        ]
+        with tf.control_dependencies([same_rows, *short]):
+            source = self.prompt_rows(tf.identity(prompt))
+            target = self.tokenizer.encode(tf.identity(completion))
         source_lengths = tf.cast(source.row_lengths(), tf.int32)
         lengths = tf.cast(target.row_lengths(), tf.int32)
         fits = tf.debugging.Assert(

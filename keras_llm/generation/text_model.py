@@ -24,10 +24,14 @@ class TextModel(PromptModel):
     def score(self, prompt, completion):
         """Returns how likely each completion is, as `PromptModel.score`."""
         with tf.control_dependencies(
-            [parameters_lib.require_rows("completion", completion, prompt)]
+            [
+                parameters_lib.require_rows("completion", completion, prompt),
+                self.require_short("prompt", prompt),
+                self.require_short("completion", completion),
+            ]
         ):
-            before = self.prompt_rows(prompt)
-            after = self.tokenizer.encode(completion)
+            before = self.prompt_rows(tf.identity(prompt))
+            after = self.tokenizer.encode(tf.identity(completion))
         rows = tf.concat([before, after], axis=1)
         lengths = tf.cast(rows.row_lengths(), tf.int32)
         fits = tf.debugging.Assert(

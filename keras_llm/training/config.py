@@ -58,22 +58,22 @@ class TrainConfig(Config):
     ValueError: `ema_decay` must be at least 0 and below 1. Received: ema_decay=1.5.
     """
 
-    steps: int = 1_000
+    steps: int = 1_000  # Optimizer steps of the whole run.
     accumulation: int = 1  # Micro-batches a step.
     seed: int = 0  # Of the initial weights and of dropout.
     # Learning rate: from 0 up to the peak over the warm-up, then by schedule.
     learning_rate: float = 3e-4  # The peak.
     final_learning_rate: float = 0.0  # At the last step, where the schedule decays.
-    schedule: str = "cosine"
-    warmup_steps: int = 0
+    schedule: str = "cosine"  # One of SCHEDULES.
+    warmup_steps: int = 0  # Steps from rate 0 up to the peak.
     decay_steps: int = 0  # Length of warmup_stable_decay's last phase.
     # AdamW.
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
+    beta1: float = 0.9  # Decay of the gradient's mean.
+    beta2: float = 0.95  # Decay of the gradient's mean square.
+    epsilon: float = 1e-8  # Added to the root of the mean square.
     weight_decay: float = 0.1  # Of matrices; never of norms, biases and vectors.
     clip_norm: float | None = 1.0  # Of the gradient of all weights together.
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # Share of the target spread over all ids.
     ema_decay: float | None = None  # Weights averaged so are evaluated and saved.
     # How it runs.
     dtype: str = "float32"  # Or "mixed_bfloat16": float32 weights, bfloat16 products.
@@ -82,11 +82,11 @@ class TrainConfig(Config):
     carry_state: bool = False  # Recurrent state goes on from batch to batch.
     deterministic: bool = False  # TensorFlow's deterministic kernels, if slower.
     # What it watches and keeps.
-    log_every: int = 10
+    log_every: int = 10  # Steps from one line of metrics to the next.
     eval_every: int = 500  # 0: only at the end.
     patience: int | None = None  # Evaluations without a new best before it stops.
     save_every: int = 500  # 0: only at the end.
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = 3  # The newest; older ones are removed.
     max_bad_steps: int = 10  # Steps in a row with NaN or infinity before it stops.
 
     def __post_init__(self):

@@ -1,5 +1,7 @@
 """What a run tells: metrics.jsonl, TensorBoard events and a progress bar."""
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -9,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_llm.core import write_text
+from keras_llm.core.folders import disk_full_named
 
 
 class MetricsLog:
@@ -30,35 +33,53 @@ class MetricsLog:
         self._path = pathlib.Path(path)
         kept = [line for line in read_metrics(path) if line["step"] <= first_step]
         write_text(self._path, "".join(_json_line(line) for line in kept))
-        self._file = open(self._path, "a", encoding="utf-8")
+        # Without a buffer, what found no room is not tried again when closing.
+        self._file = open(self._path, "ab", buffering=0)
         self._writer = None
         if events is not None:
             self._writer = tf.summary.create_file_writer(str(events))
 
     def write(self, step: int, **figures: Any) -> None:
-        """Appends a line; what is NaN or infinite becomes null there."""
-        self._file.write(_json_line({"step": step, **figures}))
-        self._file.flush()
+        """Appends a line; what is NaN or infinite becomes null there.
+
+        Raises:
+            core.DiskFullError: There is no room for it.
+        """
+        with disk_full_named(self._path):
+            self._append(_json_line({"step": step, **figures}).encode())
         if self._writer is None:
             return
-        with self._writer.as_default():
+        with disk_full_named(self._path), self._writer.as_default():
             for name, value in figures.items():
                 if not isinstance(value, (bool, str)):
                     tf.summary.scalar(name, value, step=step)
 
     def flush(self) -> None:
         """Puts everything on the disk, as a checkpoint of the same step will be."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if self._writer is not None:
-            self._writer.flush()
+        with disk_full_named(self._path):
+            os.fsync(self._file.fileno())
+            if self._writer is not None:
+                self._writer.flush()
 
     def close(self) -> None:
         """Flushes and closes."""
-        self.flush()
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+            if self._writer is not None:
+                self._writer.close()
+
+    def _append(self, line: bytes) -> None:
+        """Writes a whole line or none of it."""
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(whole)
+            raise
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -97,6 +118,9 @@ def plot_losses(metrics: str | os.PathLike[str], out: str | os.PathLike[str]) ->
 
     Returns:
         False where matplotlib is not installed, and nothing was drawn.
+
+    Raises:
+        core.DiskFullError: There is no room; an older file stays.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -117,5 +141,12 @@ def plot_losses(metrics: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
-    figure.savefig(out, dpi=120)
+    target = pathlib.Path(out)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with disk_full_named(target):
+            figure.savefig(temporary, dpi=120, format="png")
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from keras_llm import commands, core, data, models, tokenizers
+from keras_llm.commands import _bench_tokenize
 from keras_llm.core import folders
 from keras_llm.serving.versions import Versions
 
@@ -102,3 +103,30 @@ def test_a_system_error_is_told_without_its_number(monkeypatch, capsys, work):
     lost = work / "model" / "lost.json"
     said = refusal(monkeypatch, capsys, lambda: folders.write_text(lost / "x", ""))
     assert said.endswith(f": No such file or directory: {lost}/.x.{os.getpid()}.tmp\n")
+
+
+def test_a_file_that_a_library_does_not_find(monkeypatch, capsys, tmp_path):
+    absent = tmp_path / "encoder.json"
+    said = refusal(
+        monkeypatch,
+        capsys,
+        lambda: tokenizers.ByteBPETokenizer.from_gpt2_files(absent, absent),
+    )
+    assert said.endswith(f"No such file or directory: {absent}\n")
+    said = refusal(monkeypatch, capsys, lambda: core.read_json(tmp_path / "a.json"))
+    assert said.endswith(f"No such file or directory: {tmp_path / 'a.json'}\n")
+
+
+def test_an_error_that_no_check_raised_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(commands._quiet, "import_tensorflow", lambda: None)
+    with pytest.raises(ValueError, match="invalid literal"):
+        commands._call(lambda _: int("x"), [])
+
+
+def test_benchmarks_find_the_repository_from_anywhere(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert _bench_tokenize._repository.test_file("gpt2/vocab.bpe").exists()
+    monkeypatch.setattr(_bench_tokenize._repository, "_ROOT", tmp_path)
+    said = refusal(monkeypatch, capsys, _bench_tokenize.benchmark_tokenize)
+    assert "reads testdata/gpt2 of the repository. Received: a package at" in said
+    assert said.endswith("Run it from a checkout.\n")

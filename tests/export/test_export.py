@@ -90,8 +90,11 @@ def folder(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder, tmp_path_factory):
+    """The export at another place, after its copy at the first is gone."""
+    first = tmp_path_factory.mktemp("first") / "3"
+    shutil.copytree(folder, first)
     moved = tmp_path_factory.mktemp("moved") / "elsewhere"
-    os.symlink(folder, moved)
+    first.rename(moved)
     return tf.saved_model.load(moved)
 
 
@@ -303,6 +306,15 @@ def test_a_different_answer_fails_the_proof(model, folder, monkeypatch):
     other.config = model.config
     with pytest.raises(export.VerificationError, match="`score` differs in `log_prob`"):
         export.verify(folder, other, tokenizers.ByteTokenizer())
+
+
+def test_the_fresh_process_cannot_import_this_package(tmp_path, monkeypatch):
+    (tmp_path / "keras_llm.py").touch()
+    stub = "import keras_llm\nprint('ANSWERS [1]')"
+    (tmp_path / "tensorflow.py").write_text(stub)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(export.VerificationError, match="keras_llm must not be needed"):
+        verify_lib._ask_fresh_process(tmp_path, [])
 
 
 def test_the_fresh_process_finds_libraries_where_this_one_does(tmp_path, monkeypatch):

@@ -322,7 +322,8 @@ def test_what_cannot_be_used_leaves_nothing_behind(
     if which == "rows":
         strategy = two_replicas
         experiment = experiment.replace(data=experiment.data.replace(batch_size=5))
-    with pytest.raises(ValueError):
+    rule = {"text": "empty", "vocabulary": "vocab_size", "rows": "batch_size"}[which]
+    with pytest.raises(ValueError, match=rule):
         train(experiment, texts, run_dir, strategy=strategy)
     assert not run_dir.exists()
 

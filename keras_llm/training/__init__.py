@@ -22,6 +22,7 @@ from keras_llm.training.tasks import (
     ReplacedTokens,
     SequenceToSequence,
     SpanCorruption,
+    TextVAE,
 )
 from keras_llm.training.validation import (
     Scores,
@@ -48,6 +49,7 @@ __all__ = [
     "SpanCorruption",
     "StepResult",
     "Summary",
+    "TextVAE",
     "TASKS",
     "Task",
     "TokenizerConfig",

@@ -7,6 +7,7 @@ from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
 from keras_llm.training.tasks.replaced_tokens import ReplacedTokens
 from keras_llm.training.tasks.sequence_to_sequence import SequenceToSequence
 from keras_llm.training.tasks.span_corruption import SpanCorruption
+from keras_llm.training.tasks.text_vae import TextVAE
 
 # By the name in a config.
 TASKS: dict[str, type[Task]] = {
@@ -18,6 +19,7 @@ TASKS: dict[str, type[Task]] = {
         ReplacedTokens,
         SequenceToSequence,
         SpanCorruption,
+        TextVAE,
     )
 }
 
@@ -29,4 +31,5 @@ __all__ = [
     "ReplacedTokens",
     "SequenceToSequence",
     "SpanCorruption",
+    "TextVAE",
 ]

@@ -1,0 +1,104 @@
+"""The task "text_vae": rows, the loss that is minimised, collapse and its remedies."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_llm import data, models, tokenizers, training
+from keras_llm.training import Experiment, TextVAE, TrainConfig
+from keras_llm.training.replicas import Workers
+
+FIRST, SECOND = ("ab", "cd", "ef", "gh"), ("op", "qr", "st", "uv", "wx")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Returns the same texts as lines of a plain file and as JSON lines."""
+    folder = tmp_path_factory.mktemp("texts")
+    texts = [a + b for a in FIRST for b in SECOND] * 3
+    plain, lines = folder / "texts.txt", folder / "texts.jsonl"
+    plain.write_text("\n".join(texts) + "\n")
+    lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return plain, lines
+
+
+def experiment(task=None, posterior="gaussian", **changes):
+    defaults = {
+        "steps": 120, "learning_rate": 1e-2, "jit": "off", "log_every": 60,
+        "eval_every": 0, "save_every": 0,
+    }  # fmt: skip
+    return Experiment(
+        model=models.TextVAEConfig(
+            latent_dim=3, width=16, posterior=posterior, start_id=256
+        ),
+        task=task or TextVAE(),
+        tokenizer=training.TokenizerConfig(kind="byte"),
+        data=data.DataConfig(context=7, batch_size=20, shuffle=False),
+        train=TrainConfig(**{**defaults, **changes}),
+    )
+
+
+def first_batch(config, file):
+    tokenizer = tokenizers.ByteTokenizer()
+    filled = config.task.fill_in(config, tokenizer, file)
+    rows, _ = config.task.batches(filled, file, file, tokenizer, Workers(1, 0))
+    return filled, next(rows)
+
+
+def test_a_line_is_a_row_in_either_form(files):
+    made = [first_batch(experiment(), file)[1] for file in files]
+    for name, array in made[0].items():
+        np.testing.assert_array_equal(array, made[1][name], err_msg=name)
+    batch = made[0]
+    assert batch["source_ids"][0].tolist() == [*b"abop", 256, 0, 0]
+    assert batch["token_ids"][0, :5].tolist() == [256, *b"abop"]
+    assert batch["weights"].sum(axis=1).tolist() == [5.0] * 20
+
+
+def test_the_loss_is_reconstruction_and_weighted_kl_of_real_rows(files):
+    task = TextVAE(beta_schedule="linear", beta_steps=8, beta=2.0)
+    filled, batch = first_batch(experiment(task), files[0])
+    for name in ("weights", "source_lengths"):
+        batch[name] = np.where(np.arange(20) < 13, batch[name].T, 0).T
+    model = models.build(filled.model)
+    tensors = {name: tf.convert_to_tensor(array) for name, array in batch.items()}
+    summed = task.objective(model, filled.train).summed_loss
+    # The KL does not hang on chance, so that it shows where beta alone differs.
+    outputs = model({name: tensors[name] for name in model.input}, training=False)
+    kl = outputs["kl"].numpy()[:13].astype("float64").sum()
+    logits = outputs["logits"].numpy().astype("float64")
+    chosen = np.take_along_axis(logits, batch["targets"][..., None], 2)[..., 0]
+    nll = (np.log(np.exp(logits).sum(axis=2)) - chosen) * batch["weights"]
+    model.get_layer("posterior").trainable = False
+    for step, beta in ((0, 0.0), (3, 0.75), (99, 2.0)):
+        value = float(summed(tensors, tf.constant(step, tf.int64)))
+        # An untrained decoder hardly heeds z: its sample moves the first part little.
+        np.testing.assert_allclose(value, nll.sum() + beta * kl, rtol=0.01)
+
+
+def test_free_bits_and_batch_norm_withstand_collapse(files, tmp_path):
+    found = {}
+    for name, config in {
+        "plain": experiment(TextVAE(beta=3.0)),
+        "free_bits": experiment(TextVAE(free_bits=0.7)),
+        "batch_norm": experiment(posterior="batch_norm"),
+    }.items():
+        summary = training.train(
+            config, files[0], files[1], tmp_path / name, progress=False
+        )
+        found[name] = summary.validation.to_dict()
+    print(found)
+    assert found["plain"]["kl"] < 0.1
+    assert found["plain"]["active_units"] == 0
+    for name in ("free_bits", "batch_norm"):
+        assert found[name]["kl"] > 0.4
+        assert found[name]["active_units"] > 0
+
+
+def test_positions_must_hold_a_row(files):
+    config = experiment()
+    config = config.replace(model=config.model.replace(max_positions=6))
+    with pytest.raises(ValueError, match=r"data.context=7, model.max_positions=6"):
+        first_batch(config, files[0])

@@ -1,4 +1,4 @@
-"""The task "text_vae": rows, the loss that is minimised, collapse and its remedies."""
+"""The task "text_vae": rows, the loss that is minimised, collapse."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_a_line_is_a_row_in_either_form(files):
     assert batch["weights"].sum(axis=1).tolist() == [5.0] * 20
 
 
-def test_the_loss_is_reconstruction_and_weighted_kl_of_real_rows(files):
+def test_the_loss_counts_real_rows_alone(files):
     task = TextVAE(beta_schedule="linear", beta_steps=8, beta=2.0)
     filled, batch = first_batch(experiment(task), files[0])
     for name in ("weights", "source_lengths"):
@@ -65,40 +65,20 @@ def test_the_loss_is_reconstruction_and_weighted_kl_of_real_rows(files):
     model = models.build(filled.model)
     tensors = {name: tf.convert_to_tensor(array) for name, array in batch.items()}
     summed = task.objective(model, filled.train).summed_loss
-    # The KL does not hang on chance, so that it shows where beta alone differs.
     outputs = model({name: tensors[name] for name in model.input}, training=False)
     kl = outputs["kl"].numpy()[:13].astype("float64").sum()
     logits = outputs["logits"].numpy().astype("float64")
     chosen = np.take_along_axis(logits, batch["targets"][..., None], 2)[..., 0]
     nll = (np.log(np.exp(logits).sum(axis=2)) - chosen) * batch["weights"]
-    model.get_layer("posterior").trainable = False
     for step, beta in ((0, 0.0), (3, 0.75), (99, 2.0)):
         value = float(summed(tensors, tf.constant(step, tf.int64)))
         # An untrained decoder hardly heeds z: its sample moves the first part little.
         np.testing.assert_allclose(value, nll.sum() + beta * kl, rtol=0.01)
 
 
-def test_free_bits_and_batch_norm_withstand_collapse(files, tmp_path):
-    found = {}
-    for name, config in {
-        "plain": experiment(TextVAE(beta=3.0)),
-        "free_bits": experiment(TextVAE(free_bits=0.7)),
-        "batch_norm": experiment(posterior="batch_norm"),
-    }.items():
-        summary = training.train(
-            config, files[0], files[1], tmp_path / name, progress=False
-        )
-        found[name] = summary.validation.to_dict()
-    print(found)
-    assert found["plain"]["kl"] < 0.1
-    assert found["plain"]["active_units"] == 0
-    for name in ("free_bits", "batch_norm"):
-        assert found[name]["kl"] > 0.4
-        assert found[name]["active_units"] > 0
-
-
-def test_positions_must_hold_a_row(files):
-    config = experiment()
-    config = config.replace(model=config.model.replace(max_positions=6))
-    with pytest.raises(ValueError, match=r"data.context=7, model.max_positions=6"):
-        first_batch(config, files[0])
+def test_a_heavy_kl_makes_the_posterior_collapse(files, tmp_path):
+    config = experiment(TextVAE(beta=3.0))
+    summary = training.train(config, *files, tmp_path / "run", progress=False)
+    found = summary.validation.to_dict()
+    assert found["kl"] < 0.1
+    assert found["active_units"] == 0

@@ -80,13 +80,6 @@ class TextVAE(Task):
         """Returns the experiment with the vocabulary's size."""
         del train_text
         check_architecture(self, experiment.model, "text_vae")
-        positions, context = experiment.model.max_positions, experiment.data.context
-        if positions is not None and not context <= positions:
-            raise ValueError(
-                "`data.context` must not exceed `model.max_positions`, the positions "
-                f"that the model has. Received: data.context={context}, "
-                f"model.max_positions={positions}."
-            )
         model = fill_in_vocabulary(experiment.model, tokenizer)
         return experiment.replace(model=model)
 

@@ -47,7 +47,7 @@ class TextVAE(Task):
     >>> TextVAE(beta=-1.0)
     Traceback (most recent call last):
     ...
-    ValueError: `beta` must be at least 0. Received: beta=-1.0.
+    ValueError: `beta` must lie from 0 to 1. Received: beta=-1.0.
     """
 
     kind = "text_vae"

@@ -24,6 +24,7 @@ from keras_llm.training.tasks import (
     SequenceToSequence,
     SpanCorruption,
     Tagging,
+    TextVAE,
 )
 from keras_llm.training.validation import (
     Scores,
@@ -54,6 +55,7 @@ __all__ = [
     "TASKS",
     "Tagging",
     "Task",
+    "TextVAE",
     "TokenizerConfig",
     "TrainConfig",
     "TrainStep",

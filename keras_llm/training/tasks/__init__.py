@@ -9,6 +9,7 @@ from keras_llm.training.tasks.replaced_tokens import ReplacedTokens
 from keras_llm.training.tasks.sequence_to_sequence import SequenceToSequence
 from keras_llm.training.tasks.span_corruption import SpanCorruption
 from keras_llm.training.tasks.tagging import Tagging
+from keras_llm.training.tasks.text_vae import TextVAE
 
 # By the name in a config.
 TASKS: dict[str, type[Task]] = {
@@ -22,6 +23,7 @@ TASKS: dict[str, type[Task]] = {
         SequenceToSequence,
         SpanCorruption,
         Tagging,
+        TextVAE,
     )
 }
 
@@ -35,4 +37,5 @@ __all__ = [
     "SequenceToSequence",
     "SpanCorruption",
     "Tagging",
+    "TextVAE",
 ]

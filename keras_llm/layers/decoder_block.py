@@ -113,7 +113,7 @@ class DecoderBlock(keras.layers.Layer):
         self.has_cross_attention = cross_attention
         self.query_key_value_bias = query_key_value_bias
         self.query_key_norm = query_key_norm
-        self.rotary_scaling = rotary_scaling
+        self.rotary_scaling = rotary_scaling and tuple(rotary_scaling)
         self.soft_cap = soft_cap
         self.post_norm = post_norm
         self.supports_masking = True

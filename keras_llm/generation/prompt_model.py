@@ -228,7 +228,12 @@ class PromptModel(abc.ABC):
             summarize=8,
         )
         with tf.control_dependencies([known]):
-            return tf.reshape(token_ids, [batch, time]), tf.identity(lengths)
+            # Of no rows there may be no column either; what follows wants one.
+            missing = tf.maximum(1 - time, 0)
+            token_ids = tf.pad(
+                tf.reshape(token_ids, [batch, time]), [[0, 0], [0, missing]]
+            )
+            return token_ids, tf.identity(lengths)
 
     def check(self, parameters: Parameters, prompt_tokens) -> Parameters:
         """Returns the parameters once they have passed, as `parameters.check`."""

@@ -288,6 +288,18 @@ def test_a_batch_of_none_and_an_empty_prompt_are_answered(loaded):
     broken["text"].numpy()[0].decode()
 
 
+@pytest.mark.parametrize("name", sorted(SIGNATURES))
+def test_a_batch_of_none_is_answered_by_every_signature(loaded, name):
+    _, specs = loaded.signatures[name].structured_input_signature
+    # Unknown sizes are 0, the number of columns too; a state has its own.
+    nothing = {
+        key: tf.zeros([size or 0 for size in spec.shape], spec.dtype)
+        for key, spec in specs.items()
+    }
+    for value in loaded.signatures[name](**nothing).values():
+        assert value.shape[0] == 0
+
+
 def test_an_existing_or_unnumbered_folder_is_refused(model, folder, tmp_path):
     tokenizer = tokenizers.ByteTokenizer()
     with pytest.raises(FileExistsError, match="never over an existing"):

@@ -189,8 +189,7 @@ def choose_jit(model: keras.Model, config: TrainConfig) -> str:
     Raises:
         ValueError: "full" was asked for with such a layer.
     """
-    # Keras has no public walk over the layers within layers.
-    refusing = [x for x in model._flatten_layers() if not x.supports_jit]
+    refusing = [layer for layer in sublayers(model) if not layer.supports_jit]
     if config.jit == "full" and refusing:
         raise ValueError(
             "XLA cannot compile a whole step with a layer that says `supports_jit` "

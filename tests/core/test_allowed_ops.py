@@ -1,3 +1,5 @@
+import pathlib
+
 import pytest
 import tensorflow as tf
 
@@ -152,6 +154,12 @@ def test_other_forms_of_the_graph_are_refused(tmp_path):
     (folder / "saved_model.pb").write_bytes(b"\xff")
     with pytest.raises(ValueError, match="readable"):
         check_graph(folder)
+
+
+def test_tf_text_ops_are_those_of_the_version_that_tf_serving_links():
+    """The file holds the names in tensorflow-text 2.20.1's libraries that are ops."""
+    known = pathlib.Path(__file__).with_name("tf_text_2_20_ops.txt").read_text()
+    assert allowed_ops.TF_TEXT_OPS <= set(known.split())
 
 
 def test_every_listed_op_exists_and_none_is_dangerous():

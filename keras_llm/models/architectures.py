@@ -1,5 +1,6 @@
 """The architectures that the package knows, by the name in their config."""
 
+import concurrent.futures
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -115,8 +116,15 @@ def skeleton(config: Any) -> keras.Model:
     >>> table.path, tuple(table.shape)
     ('token_embedding/embeddings', (1000000, 60000))
     """
-    with keras.StatelessScope(initialize_variables=False):
-        return build(config)
+
+    def build_without_values():
+        with keras.StatelessScope(initialize_variables=False):
+            return build(config)
+
+    # Keras keeps a list, one a thread, of weights without values, and fills all of
+    # them in when the next scope ends. A thread of its own takes the list with it.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as threads:
+        return threads.submit(build_without_values).result()
 
 
 def decoder(model: keras.Model, jit: bool = False) -> Any:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -111,6 +112,25 @@ def test_too_little_room_is_refused_beforehand(model, tmp_path, monkeypatch):
     with pytest.raises(core.DiskFullError, match="needs [0-9,]+ bytes, but 100"):
         models.save(model, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_skeleton_stays_empty_whatever_is_built_after_it(model, monkeypatch):
+    skeleton = models.skeleton(CONFIG.replace(vocab_size=17))
+    shapes = {w.path: tuple(w.shape) for w in models.skeleton(CONFIG).weights}
+    assert shapes == {w.path: tuple(w.shape) for w in model.weights}
+    filled = []
+    normal = keras.initializers.RandomNormal
+    original = normal.__call__
+
+    def counted(self, shape, dtype=None):
+        filled.append(tuple(shape))
+        return original(self, shape, dtype)
+
+    monkeypatch.setattr(normal, "__call__", counted)
+    with keras.StatelessScope():
+        models.build(CONFIG)  # When the scope ends, Keras fills in what is empty.
+    assert (12, 13) in filled and (12, 17) not in filled
+    assert tuple(skeleton.get_layer("head").kernel.shape) == (12, 17)
 
 
 def test_no_folder(tmp_path):

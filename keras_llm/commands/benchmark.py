@@ -4,7 +4,8 @@ Figures are medians over repeated runs (of tokenizing, the best pass). A peer ca
 measured beside them: --peer='COMMAND' is run before and after, and what it prints is
 shown.
 
-Example: python scripts/benchmark.py decode --peer='python benchmarks/peer_transformers.py decode'
+Example: python scripts/benchmark.py decode \
+    --peer='python benchmarks/peer_transformers.py decode'
 """
 
 import json

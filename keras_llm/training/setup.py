@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_llm import data, models, tokenizers
 from keras_llm.data.encoding import tokenizer_fingerprint
+from keras_llm.layers.walking import sublayers
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.optimizer import AdamW

@@ -30,8 +30,6 @@ status=0
 echo "On TensorFlow"
 KERAS_BACKEND=tensorflow run_pytest "$@" || status=$?
 echo "Layers and models on JAX"
-# What XLA compiles here runs a few times: to compile quickly saves most.
-KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 \
---xla_llvm_disable_expensive_passes=true ${XLA_FLAGS:-}" run_pytest \
+KERAS_BACKEND=jax run_pytest \
   tests/ops tests/layers tests/models tests/conformance "$@" || status=$?
 exit "$status"

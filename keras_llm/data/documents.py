@@ -6,6 +6,7 @@ import pathlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from keras_llm.data.config import DataError, TextConfig
 from keras_llm.data.sources import (
@@ -211,17 +212,25 @@ def read_lines(
     yield number, b"".join(parts)
 
 
+def parse_line(path: pathlib.Path, number: int, line: bytes) -> Any:
+    """Returns the value of one JSON line.
+
+    Raises:
+        DataError: It is not JSON; the message names file and line.
+    """
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"Every line of a .jsonl file must be JSON. Received at {path}:{number}: "
+            f"{error}. Repair or remove the line."
+        ) from None
+
+
 def _json_text(
     path: pathlib.Path, number: int, line: bytes, config: TextConfig
 ) -> bytes:
-    where = f"{path}:{number}"
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"Every line of a .jsonl file must be JSON. Received at {where}: {error}. "
-            "Repair or remove the line."
-        ) from None
+    where, value = f"{path}:{number}", parse_line(path, number, line)
     if not isinstance(value, dict) or not isinstance(value.get(config.json_field), str):
         shown = line[:100].decode("utf-8", "replace").strip()
         if isinstance(value, dict) and config.json_field not in value:

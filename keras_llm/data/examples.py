@@ -1,12 +1,11 @@
 """Labelled or paired examples out of JSON lines."""
 
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from keras_llm.data.config import DataConfig, DataError, TextConfig
-from keras_llm.data.documents import JSON_LINES, read_lines
+from keras_llm.data.documents import JSON_LINES, parse_line, read_lines
 from keras_llm.data.sources import Patterns, find_files, text_blocks
 
 Example = dict[str, Any]
@@ -64,14 +63,7 @@ def _check(check: Callable[[Example], None], example: Example, where: str) -> No
 def _checked(
     path: pathlib.Path, number: int, line: bytes, members: Mapping[str, type]
 ) -> Example:
-    where = f"{path}:{number}"
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"Every line of a .jsonl file must be JSON. Received at {where}: {error}. "
-            "Repair or remove the line."
-        ) from None
+    where, value = f"{path}:{number}", parse_line(path, number, line)
     if not isinstance(value, dict):
         shown = line[:100].decode("utf-8", "replace").strip()
         raise DataError(

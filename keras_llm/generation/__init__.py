@@ -2,6 +2,8 @@
 
 from keras_llm.generation.beam_search import Beam, BeamSearch
 from keras_llm.generation.generator import Generation, Generator
+from keras_llm.generation.latent_generator import LatentGenerator
+from keras_llm.generation.latent_text_model import LatentTextModel
 from keras_llm.generation.parameters import Parameters
 from keras_llm.generation.prompt_model import PromptModel
 from keras_llm.generation.sequence_to_sequence import (
@@ -15,6 +17,8 @@ __all__ = [
     "BeamSearch",
     "Generation",
     "Generator",
+    "LatentGenerator",
+    "LatentTextModel",
     "Parameters",
     "PromptModel",
     "SequenceToSequence",

@@ -76,7 +76,7 @@ class Generator:
             ValueError: A parameter is unknown or out of range, or a prompt is too
                 long.
         """
-        _check_texts("prompts", prompts)
+        check_texts("prompts", prompts)
         request = self._request(prompts, stop, parameters)
         with readable_errors():
             result = self._generate(*request)
@@ -97,8 +97,8 @@ class Generator:
         Returns:
             Dict of NumPy arrays [B]: `log_prob`, `num_tokens`, `bits_per_byte`.
         """
-        _check_texts("prompts", prompts)
-        _check_texts("completions", completions)
+        check_texts("prompts", prompts)
+        check_texts("completions", completions)
         with readable_errors():
             result = self._score(
                 tf.constant(list(prompts), tf.string, [len(prompts)]),
@@ -120,8 +120,8 @@ class Generator:
         Raises:
             ValueError: As `generate` does; at once, not with the first piece.
         """
-        _check_texts("prompt", [prompt])
-        _check_texts("stop", stop)
+        check_texts("prompt", [prompt])
+        check_texts("stop", stop)
         with readable_errors():
             state, knobs = self._begin(*self._request([prompt], stop, parameters))
         return _hold_back(
@@ -135,7 +135,7 @@ class Generator:
         if knobs.max_new_tokens is None:
             _, lengths = self.text_model.encode_prompt(prompt)
             knobs = parameters_lib.with_room(knobs, self.text_model.room(lengths))
-        return prompt, knobs, _stop_rows(stop, len(prompts))
+        return prompt, knobs, stop_rows(stop, len(prompts))
 
     def _token_pieces(self, state, knobs) -> Iterator[bytes]:
         words = self.text_model.tokenizer.token_bytes
@@ -180,14 +180,15 @@ def readable_errors():
         raise ValueError(words.removesuffix("]")) from error
 
 
-def _check_texts(name, texts):
+def check_texts(name, texts):
+    """Raises ValueError unless `texts` is a sequence of strings."""
     if isinstance(texts, (str, bytes)) or not all(
         isinstance(text, (str, bytes)) for text in texts
     ):
         raise ValueError(f"`{name}` must be a list of strings. Received: {texts!r}.")
 
 
-def _stop_rows(stop, batch):
+def stop_rows(stop, batch):
     """Returns string [B, S], "" where a row has fewer."""
     if isinstance(stop, str):
         raise ValueError(f"`stop` must be a list of strings. Received: {stop!r}.")

@@ -63,7 +63,8 @@ def decode(decoder, token_ids, lengths, request: Request, room, capacity) -> Sta
     Args:
         decoder: Offers `prefill` and `step`; `prompt_in_cache` is False where the
             prompt is another text than the one that is written, as a source is.
-        token_ids: Int32 [B, T], right-padded prompts.
+        token_ids: Int32 [B, T], right-padded prompts; or whatever else [B, ...] the
+            decoder's `prefill` begins from.
         lengths: Int32 [B], each from 1 to T.
         request: The knobs.
         room: Int32 scalar N, at least the greatest `max_new_tokens` and 1.

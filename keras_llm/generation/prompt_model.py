@@ -55,7 +55,7 @@ class PromptModel(abc.ABC):
         # Traced once: every signature that decodes calls the same function.
         self._decode = tf.function(
             self._decode_ids,
-            input_signature=_decode_signature(),
+            input_signature=decode_signature(tf.TensorSpec([None, None], tf.int32)),
             jit_compile=jit or None,
             autograph=False,
         )
@@ -86,6 +86,10 @@ class PromptModel(abc.ABC):
         with tf.control_dependencies([same_rows]):
             stops = stopping.parse(tf.identity(stop), self.bucket)
         state = self._bucketed(token_ids, lengths, parameters, stops)
+        return {**self.written(state), "prompt_tokens": lengths}
+
+    def written(self, state: loop.State) -> dict[str, tf.Tensor]:
+        """Returns what a finished state's rows hold, as `generate` names it."""
         goes_on = self.decoder.prompt_in_cache
         text = self.tokenizer.decode(state.token_ids, continues=goes_on)
         end = tf.minimum(state.tail.cut_B, tf.strings.length(text))
@@ -96,7 +100,6 @@ class PromptModel(abc.ABC):
             "log_probs": state.log_probs,
             "num_tokens": state.num_tokens,
             "finish_reason": tf.gather(tf.constant(loop.FINISH_REASONS), state.finish),
-            "prompt_tokens": lengths,
         }
 
     def generate_ids(self, token_ids, lengths, parameters: Parameters):
@@ -250,25 +253,26 @@ class PromptModel(abc.ABC):
     def _bucketed(self, token_ids, lengths, parameters, stops):
         """Decodes, for XLA at sizes rounded up, and cuts the result to size."""
         longest = tf.shape(token_ids)[1]
-        wanted = tf.reduce_max(tf.concat([[1], parameters.max_new_tokens], 0))
-        room = wanted
         if self.bucket is not None:
             padded = tf.minimum(self.bucket(longest), self.limit)
             token_ids = tf.pad(token_ids, [[0, 0], [0, padded - longest]])
-            longest, room = padded, tf.minimum(self.bucket(wanted), self.limit)
+            longest = padded
+        room = self.most_new_tokens(parameters)
         capacity = self.capacity(longest, room)
         state = self._decode(token_ids, lengths, parameters, stops, room, capacity)
-        written = tf.reduce_max(tf.concat([[0], state.num_tokens], 0))
-        return state._replace(
-            token_ids=state.token_ids[:, :written],
-            log_probs=state.log_probs[:, :written],
-        )
+        return without_spare_columns(state)
+
+    def most_new_tokens(self, parameters):
+        """Returns the greatest `max_new_tokens`, 1 at least; for XLA rounded up."""
+        wanted = tf.reduce_max(tf.concat([[1], parameters.max_new_tokens], 0))
+        if self.bucket is None:
+            return wanted
+        return tf.minimum(self.bucket(wanted), self.limit)
 
     def _decode_ids(self, token_ids, lengths, parameters, stops, room, capacity):
         request = self.request(parameters, stops)
         state = loop.decode(self.decoder, token_ids, lengths, request, room, capacity)
-        # The caches stay inside: nobody reads them after the last token.
-        return state._replace(model=(), seen=())
+        return without_caches(state)
 
     def token_log_probs(self, inputs, targets):
         """Returns float32 [B, T]: the log probability of every target.
@@ -320,16 +324,36 @@ def right_padded(rows, columns):
     return tf.pad(token_ids, [[0, 0], [0, missing]])
 
 
-def _decode_signature():
-    """Returns the types of what decoding takes: sizes are known when it runs."""
+def without_caches(state: loop.State) -> loop.State:
+    """Returns a finished state as a traced function gives it.
+
+    The caches stay inside: nobody reads them after the last token.
+    """
+    return state._replace(model=(), seen=())
+
+
+def without_spare_columns(state: loop.State) -> loop.State:
+    """Returns a finished state cut to the tokens of its longest row."""
+    written = tf.reduce_max(tf.concat([[0], state.num_tokens], 0))
+    return state._replace(
+        token_ids=state.token_ids[:, :written],
+        log_probs=state.log_probs[:, :written],
+    )
+
+
+def decode_signature(prompt: tf.TensorSpec):
+    """Returns the types of what decoding takes: sizes are known when it runs.
+
+    Args:
+        prompt: Of what `prefill` reads.
+    """
     row, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
     knobs = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
     stops = stopping.Stops(
         tf.TensorSpec([None, None, None], tf.int32),
         tf.TensorSpec([None, None], tf.int32),
     )
-    ids = tf.TensorSpec([None, None], tf.int32)
-    return [ids, row, Parameters(**knobs), stops, scalar, scalar]
+    return [prompt, row, Parameters(**knobs), stops, scalar, scalar]
 
 
 def _power_of_two(size):

@@ -11,6 +11,8 @@ from keras_llm.ops import losses
 from keras_llm.training.task import Batch, SummedLoss
 
 Trunk = Callable[[Batch], tf.Tensor]
+# From hidden states [R, T, D] and their batch to the sum of its weighted token losses.
+HeadLoss = Callable[[tf.Tensor, Batch], tf.Tensor]
 
 
 def training_loss(
@@ -30,19 +32,40 @@ def training_loss(
         fuse: Compiles what lies between the products.
         trunk: From a batch to hidden states [R, T, D]; None for the model's own.
     """
-    head = _head_kernel(model)
-    if head is None:
+    if _head_kernel(model) is None:
         return _plain_loss(model, label_smoothing)
-    kernel, tied, scale = head
     if trunk is None:
         layers, _ = models.split_head(model)
 
         def trunk(batch):
             return layers(inputs_of(model, batch), training=True)
 
+    loss_of_hidden = training_head_loss(model, label_smoothing, fuse)
+
     def summed_loss(batch, step):
         del step
-        hidden = trunk(batch)
+        return loss_of_hidden(trunk(batch), batch)
+
+    return summed_loss
+
+
+def training_head_loss(
+    model: keras.Model,
+    label_smoothing: float = 0.0,
+    fuse: Callable[[Callable], Callable] | None = None,
+) -> HeadLoss:
+    """Returns the function from hidden states and their batch to the summed loss.
+
+    For a task whose loss needs more of a forward pass than its hidden states.
+
+    Args:
+        model: One of this package's, whose logits are a product with its head.
+        label_smoothing: As in `training_loss`.
+        fuse: As in `training_loss`.
+    """
+    kernel, tied, scale = _head_kernel(model)
+
+    def loss_of_hidden(hidden, batch):
         if scale != 1:
             hidden = hidden * scale
         return losses.head_loss(
@@ -55,7 +78,7 @@ def training_loss(
             fuse=fuse,
         )
 
-    return summed_loss
+    return loss_of_hidden
 
 
 def inputs_of(model: keras.Model, batch: Batch) -> Any:
@@ -126,11 +149,23 @@ def validation_loss(model: keras.Model) -> Callable[[Any], tf.Tensor]:
             return tf.reduce_sum(batch["weights"] * each)
 
         return plain
-    trunk, project = models.split_head(model)
-    vocab_size = model.output_shape[-1]
+    trunk, _ = models.split_head(model)
+    loss_of_hidden = validation_head_loss(model)
+    return lambda batch: loss_of_hidden(
+        trunk(inputs_of(model, batch), training=False), batch
+    )
 
-    def chunked(batch):
-        hidden = trunk(inputs_of(model, batch), training=False)
+
+def validation_head_loss(model: keras.Model) -> HeadLoss:
+    """Returns the function from hidden states and their batch to the summed loss.
+
+    Args:
+        model: One of this package's, with a head.
+    """
+    _, project = models.split_head(model)
+    vocab_size = model.config.vocab_size
+
+    def loss_of_hidden(hidden, batch):
         hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
         targets = tf.reshape(batch["targets"], (-1,))
         weights = tf.reshape(batch["weights"], (-1,))
@@ -142,7 +177,7 @@ def validation_loss(model: keras.Model) -> Callable[[Any], tf.Tensor]:
             total += tf.reduce_sum(weights[part] * each)
         return total
 
-    return chunked
+    return loss_of_hidden
 
 
 def _head_kernel(model: keras.Model) -> tuple[Any, bool, float] | None:

@@ -21,11 +21,13 @@ class Update:
         learning_rate: In units of the weights.
         scale: Factor on the gradients: 1 / tokens, times the clipping factor.
         accepted: Bool; False leaves every bit as it was.
+        moves: One bool for each weight, likewise for it alone; None: all move.
     """
 
     learning_rate: tf.Tensor
     scale: tf.Tensor
     accepted: tf.Tensor
+    moves: Sequence[tf.Tensor | bool] | None = None
 
 
 class AdamW:
@@ -43,6 +45,8 @@ class AdamW:
     Decay holds back matrices only: norms, biases and other vectors (fewer than two
     axes) keep theirs. Scaling, clipping, the average and the refusal of a step with
     NaN in it are part of the same pass over memory, which is what costs time here.
+    t counts the steps that a weight sat out too: up to its tenth update its moves are
+    then smaller than they would be, to less than half at the first.
 
     Args:
         variables: Keras variables to train. Make the optimizer in the strategy
@@ -100,6 +104,7 @@ class AdamW:
             decays: (fuse or _as_it_is)(self._formula(decays))
             for decays in (True, False)
         }
+        moves = update.moves or [True] * len(self.variables)
         for i, variable in enumerate(self.variables):
             formula = formulas[is_decayed(variable)]
             strategy.extended.update(
@@ -107,7 +112,7 @@ class AdamW:
                 functools.partial(_assign, formula),
                 args=(
                     gradients[i],
-                    scalars,
+                    [*scalars, tf.convert_to_tensor(moves[i])],
                     *(slot[i] for slot in self.slots.values()),
                 ),
                 group=False,
@@ -157,7 +162,7 @@ class AdamW:
         config = self.config
 
         def formula(gradient, scalars, weight, first, second, *average):
-            rate, first_rate, root, scale, accepted = scalars
+            rate, first_rate, root, scale, accepted, moves = scalars
             g = gradient * scale
             new_first = first + (1.0 - config.beta1) * (g - first)
             new_second = second + (1.0 - config.beta2) * (g * g - second)
@@ -171,7 +176,8 @@ class AdamW:
                 kept = config.ema_decay
                 results.append(kept * average[0] + (1.0 - kept) * new)
             pairs = zip(results, olds, strict=True)
-            return [tf.where(accepted, result, old) for result, old in pairs]
+            taken = accepted & moves
+            return [tf.where(taken, result, old) for result, old in pairs]
 
         return formula
 

@@ -175,7 +175,15 @@ def make_step(
         objective = (task or LanguageModel()).objective(
             model, config, fuse if jit == "parts" else None, rows
         )
-    step = TrainStep(strategy, model, optimizer, config, objective.summed_loss, jit)
+    step = TrainStep(
+        strategy,
+        model,
+        optimizer,
+        config,
+        objective.summed_loss,
+        jit,
+        objective.moves,
+    )
     step.state.update(objective.state)
     return step
 

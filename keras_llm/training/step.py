@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_llm.training.config import TrainConfig
 from keras_llm.training.optimizer import AdamW, Update
 from keras_llm.training.schedule import learning_rate
-from keras_llm.training.task import SummedLoss
+from keras_llm.training.task import Moves, SummedLoss
 
 
 class StepResult(NamedTuple):
@@ -51,6 +51,7 @@ class TrainStep:
         summed_loss: From a micro-batch and the step's number to the weighted sum of
             its losses, recorded by a gradient tape.
         jit: "off", "parts" or "full".
+        moves: Which weights a step changes; None for all.
 
     Attributes:
         bad_in_a_row: int32 variable, steps without an update since the last one.
@@ -65,11 +66,13 @@ class TrainStep:
         config: TrainConfig,
         summed_loss: SummedLoss,
         jit: str = "off",
+        moves: Moves | None = None,
     ):
         self.strategy = strategy
         self.optimizer = optimizer
         self.config = config
         self.summed_loss = summed_loss
+        self.moves = moves
         self.rate = learning_rate(config)
         self.weights = [weight.value for weight in model.trainable_variables]
         with strategy.scope():
@@ -146,7 +149,8 @@ class TrainStep:
             self._reduce, args=(totals,)
         )
         rate = self.rate(step)
-        update = Update(learning_rate=rate, scale=scale, accepted=accepted)
+        moves = self.moves(step) if self.moves else None
+        update = Update(learning_rate=rate, scale=scale, accepted=accepted, moves=moves)
         self.optimizer.apply(strategy, gradients, update, self.fuse)
         strategy.extended.update(
             self.bad_in_a_row, _count_bad, args=(accepted,), group=False

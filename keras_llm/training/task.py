@@ -1,7 +1,7 @@
 """What a run learns: the interface that every task shares."""
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import keras
@@ -20,16 +20,24 @@ Batch = Mapping[str, Any]
 SummedLoss = Callable[[Batch, tf.Tensor], tf.Tensor]
 
 
+# From a step's number to one bool for each trainable weight of the model.
+Moves = Callable[[tf.Tensor], Sequence[tf.Tensor | bool]]
+
+
 class Objective(NamedTuple):
     """What the train step minimises.
 
     Attributes:
         summed_loss: Divided by the sum of the whole step's weights, it is the loss.
         state: Variables that a checkpoint must hold beside the model's, by name.
+        moves: False leaves a weight and its moments as they are in that step; None:
+            all move. A function of the step alone, so that a resumed run goes on
+            as before.
     """
 
     summed_loss: SummedLoss
     state: dict[str, tf.Variable] = {}
+    moves: Moves | None = None
 
 
 class Judgement(Protocol):

@@ -13,6 +13,7 @@ from keras_llm.core import checks
 from keras_llm.ops import gaussian, latent_estimates, losses
 from keras_llm.training import TextVAE
 from keras_llm.training.tasks.sequence_to_sequence import closed_rows, teacher_forcing
+from keras_llm.training.validation import perplexity
 
 _LONGEST_CONTEXT = 1_024
 _LOGITS = 2**24  # That exist at one time: 64 MB.
@@ -115,7 +116,7 @@ def evaluate_latent(
         elbo=float(-(reconstruction + kl)),
         nll=float(found["nll"].mean()),
         nats_per_token=float(nll / tokens),
-        perplexity=_exp(nll / tokens),
+        perplexity=perplexity(float(nll / tokens)),
         mutual_information=_mutual_information(**latents),
         active_units=int(
             latent_estimates.active_units(latents["mean"], active_variance)
@@ -208,10 +209,3 @@ def _mutual_information(z, mean, log_variance):
         for g in groups
     ]
     return float(np.average(found, weights=[len(group) for group in groups]))
-
-
-def _exp(x):
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return math.inf

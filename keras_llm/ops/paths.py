@@ -37,8 +37,8 @@ def spherical(start_BZ, end_BZ, fraction_B):
     Source: Shoemake 1985, section 3.3, https://doi.org/10.1145/325334.325242; White
     2016, https://arxiv.org/abs/1609.04468 (between latents).
 
-    >>> middle = spherical(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([0.5]))
-    >>> np.asarray(middle).round(4)
+    >>> right, up = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    >>> np.asarray(spherical(right, up, np.array([0.5]))).round(4)
     array([[0.7071, 0.7071]], dtype=float32)
     """
     start, end, fraction = _wide(start_BZ, end_BZ, fraction_B)

@@ -8,17 +8,17 @@ from keras_llm.training import Experiment, TextVAE, TokenizerConfig, TrainConfig
 def get_config() -> Experiment:
     """Returns the experiment."""
     return Experiment(
-        model=TextVAEConfig(latent_dim=16, width=192, dropout=0.3),
+        model=TextVAEConfig(latent_dim=16, width=128, dropout=0.2),
         task=TextVAE(),
         tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=2_048),
-        data=DataConfig(context=48, batch_size=32),
+        data=DataConfig(context=40, batch_size=32),
         train=TrainConfig(
-            steps=1_500,
+            steps=800,
             learning_rate=3e-3,
             final_learning_rate=1e-4,
-            warmup_steps=100,
+            warmup_steps=50,
             weight_decay=0.01,
-            eval_every=250,
+            eval_every=200,
             save_every=0,
         ),
     )

@@ -11,6 +11,7 @@ from keras_llm.export.fill_mask import FillMaskServable
 from keras_llm.export.language_model import LanguageModelServable
 from keras_llm.export.servable import Servable
 from keras_llm.export.tagger import TaggerServable
+from keras_llm.export.text_vae import TextVAEServable
 
 SERVABLES: dict[str, type[Servable]] = {
     "gemma": LanguageModelServable,
@@ -20,6 +21,7 @@ SERVABLES: dict[str, type[Servable]] = {
     "lstm_lm": LanguageModelServable,
     "lstm_seq2seq": LanguageModelServable,
     "t5": LanguageModelServable,
+    "text_vae": TextVAEServable,
 }
 
 # Of a BERT, by its head.

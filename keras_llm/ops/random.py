@@ -92,7 +92,9 @@ def normal(seed, size):
            [ 0.097,  0.976, -0.054]], dtype=float32)
     """
     seed_B1 = ops.cast(ops.convert_to_tensor(seed), "uint32")[:, None]
-    place_BZ = ops.arange(size, dtype="uint32")[None] + ops.zeros_like(seed_B1)
+    # TensorFlow has no range of uint32 outside of XLA.
+    place_1Z = ops.cast(ops.arange(size, dtype="int32"), "uint32")[None]
+    place_BZ = place_1Z + ops.zeros_like(seed_B1)
     key = (seed_B1 + ops.zeros_like(place_BZ), ops.zeros_like(place_BZ))
     words = threefry_2x32(key, (place_BZ, ops.ones_like(place_BZ)))
     u, v = (

@@ -127,7 +127,9 @@ class BatchNormPosterior(_Posterior):
     as in `GaussianPosterior`. gamma is fixed and `shift` learned. While training, E
     and Var are those of the batch, so that over its rows the mean of kl, summed over
     the Z dimensions, is at least Z gamma^2 / 2 (less what epsilon takes): the
-    posterior never becomes the prior.
+    posterior never becomes the prior. That asks for an epsilon far below Var[m],
+    or training shrinks m until epsilon outweighs it, and the posterior collapses
+    after all: small encoders begin with a Var[m] of 1e-6.
 
     While training a row's mean so depends on its batch; otherwise running statistics
     take the place of the batch's, and it does not. Under several replicas each one
@@ -174,7 +176,7 @@ class BatchNormPosterior(_Posterior):
         latent_dim,
         gamma=0.6,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=1e-10,
         log_variance_limit=10.0,
         seed=None,
         **kwargs,

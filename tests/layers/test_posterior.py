@@ -72,7 +72,7 @@ def test_batch_norm_outputs_over_the_real_rows():
 def test_the_expected_kl_has_its_floor_whatever_the_weights():
     """Even where posterior and prior would be one: no weights at all but noise."""
     for scale in (1e-3, 1.0, 1e3):
-        layer = make(BatchNormPosterior, gamma=0.6, epsilon=1e-12)
+        layer = make(BatchNormPosterior, gamma=0.6)
         layer.set_weights([scale * w for w in layer.get_weights()])
         kl = np.asarray(layer(X, training=True)[3])
         assert kl.sum(-1).mean() >= Z * 0.6**2 / 2 - 1e-4

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tensorflow as tf
 from keras_llm import data, models, tokenizers, training
 from keras_llm.ops import elbo
 from keras_llm.training import Experiment, TextVAE, TrainConfig
-from keras_llm.training.replicas import Workers
+from keras_llm.training.replicas import Spreader, Workers
 
 FIRST, SECOND = ("ab", "cd", "ef", "gh"), ("op", "qr", "st", "uv", "wx")
 
@@ -48,6 +49,17 @@ def first_batch(config, file):
     return filled, next(rows)
 
 
+def narrow_model(config):
+    """Returns a model whose posterior is narrow: what is drawn is its mean, nearly, and
+    the KL is large."""
+    keras.utils.set_random_seed(4)
+    model = models.build(config)
+    for weight in model.trainable_weights:
+        if "log_variance" in weight.path:
+            weight.assign(np.full(weight.shape, -30.0 * weight.path.endswith("bias")))
+    return model
+
+
 def test_a_line_is_a_row_in_either_form(files):
     made = [first_batch(experiment(), file)[1] for file in files]
     for name, array in made[0].items():
@@ -63,11 +75,7 @@ def test_the_loss_counts_real_rows_alone(files):
     filled, batch = first_batch(experiment(task), files[0])
     for name in ("weights", "source_lengths"):
         batch[name] = np.where(np.arange(20) < 13, batch[name].T, 0).T
-    model = models.build(filled.model)
-    # A narrow posterior: what is drawn is its mean, and the KL is large.
-    for weight in model.trainable_weights:
-        if "log_variance" in weight.path:
-            weight.assign(np.full(weight.shape, -30.0 * weight.path.endswith("bias")))
+    model = narrow_model(filled.model)
     tensors = {name: tf.convert_to_tensor(array) for name, array in batch.items()}
     summed = task.objective(model, filled.train).summed_loss
     outputs = model({name: tensors[name] for name in model.input}, training=False)
@@ -100,3 +108,91 @@ def test_a_heavy_kl_makes_the_posterior_collapse(files, tmp_path):
     found = summary.validation.to_dict()
     assert found["kl"] < 0.1
     assert found["active_units"] == 0
+
+
+@pytest.mark.parametrize(
+    ("posterior", "free_bits", "least"),
+    # Batch norm of 3 dimensions: 3 * 0.6**2 / 2 nats, but for the running statistics.
+    [("gaussian", 0.5, 0.8), ("batch_norm", 0.0, 0.5)],
+)
+def test_a_floor_and_batch_norm_keep_it_alive(
+    files, tmp_path, posterior, free_bits, least
+):
+    config = experiment(TextVAE(beta=3.0, free_bits=free_bits), posterior)
+    summary = training.train(config, *files, tmp_path / "run", progress=False)
+    found = summary.validation.to_dict()
+    assert found["kl"] > least
+    assert found["active_units"] >= 1
+
+
+def one_step(files, task, jit="off", micro_batches=1, strategy=None, first=0):
+    """Returns loss, gradient norm and the weights by name, before and after a step."""
+    strategy = strategy or tf.distribute.get_strategy()
+    filled, batch = first_batch(experiment(task, jit=jit), files[0])
+    train = filled.train.replace(accumulation=micro_batches)
+    with strategy.scope():
+        model = narrow_model(filled.model)
+    before = {w.path: np.asarray(w) for w in model.trainable_variables}
+    step = training.make_step(model, train, strategy, task=task)
+    rows = len(batch["weights"]) // micro_batches
+    shaped = {
+        name: array.reshape(1, micro_batches, rows, *array.shape[1:])
+        for name, array in batch.items()
+    }
+    result = step.run(
+        tf.constant(first, tf.int64), Spreader(strategy, rows)(shaped, axis=2)
+    )
+    after = {w.path: np.asarray(w) for w in model.trainable_variables}
+    return [float(result.loss[0]), float(result.gradient_norm[0])], before, after
+
+
+def test_a_step_is_the_same_however_it_is_run(files, two_replicas):
+    task = TextVAE(aggressive_steps=9, aggressive_ratio=2)
+    expected, _, _ = one_step(files, task)
+    ways = (
+        {"jit": "parts"},
+        {"jit": "full"},
+        {"micro_batches": 2},
+        {"strategy": two_replicas},
+    )
+    for way in ways:
+        found, before, after = one_step(files, task, **way)
+        # What noise is left differs.
+        np.testing.assert_allclose(found, expected, rtol=1e-2, err_msg=str(way))
+        for name in ("token_embedding/embeddings", "head/kernel"):
+            np.testing.assert_array_equal(after[name], before[name])
+
+
+@pytest.mark.parametrize("first", [0, 2, 9])
+def test_the_encoder_runs_ahead_of_the_decoder(files, first):
+    task = TextVAE(aggressive_steps=9, aggressive_ratio=2)
+    _, before, after = one_step(files, task, first=first)
+    for name, value in after.items():
+        alone = first == 0 and not name.startswith(("encoder_", "posterior/"))
+        moved = not np.array_equal(value, before[name])
+        # A narrow posterior's raw log-variance has no slope to speak of.
+        assert moved != alone or "log_variance" in name, name
+    assert sum(name.startswith("encoder_") for name in after) > 2
+
+
+def test_a_run_resumes_in_the_middle_of_its_schedule(files, tmp_path):
+    task = TextVAE(
+        aggressive_steps=5, aggressive_ratio=2, free_bits=0.3,
+        beta_schedule="linear", beta_steps=6,
+    )  # fmt: skip
+    config = experiment(task, "batch_norm", steps=8, schedule="constant")
+    shorter = config.replace(train=config.train.replace(steps=4))
+    whole = training.train(config, *files, tmp_path / "a", progress=False)
+    training.train(shorter, *files, tmp_path / "b", progress=False)
+    again = training.train(config, *files, tmp_path / "b", resume=True, progress=False)
+    assert again.validation.to_dict() == whole.validation.to_dict()
+    assert again.train_loss == whole.train_loss
+
+
+@pytest.mark.parametrize(
+    "fields", [{"aggressive_steps": -1}, {"aggressive_ratio": 0}], ids=str
+)
+def test_aggressive_training_needs_whole_numbers(fields):
+    ((name, value),) = fields.items()
+    with pytest.raises(ValueError, match=f"`{name}` .*Received: {name}={value}"):
+        TextVAE(**fields)

@@ -78,8 +78,9 @@ class LSTMWriter:
     def sequence(self, token_ids, z):
         """Returns hidden states [B, T, D] for ids [B, T] and latents [B, Z]."""
         x = self.embedding_dropout(self.token_embedding(token_ids))
-        # Adding zeros shaped like x repeats z at every step.
-        z_BTZ = ops.cast(z, x.dtype)[:, None] + ops.zeros_like(x[..., :1])
+        # Times ones it stands at every step. (Plus zeros would not do: of one row
+        # with T = Z, Keras takes zeros [1, T, 1] for a bias over the last axis.)
+        z_BTZ = ops.cast(z, x.dtype)[:, None] * ops.ones_like(x[..., :1])
         x = ops.concatenate([x, z_BTZ], axis=-1)
         for block, latent_state in zip(self.blocks, self.latent_states, strict=True):
             x = block(x, initial_state=_first_state(latent_state, z))

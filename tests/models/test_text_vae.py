@@ -168,6 +168,9 @@ def test_latents_can_be_given(model, outputs):
     assert np.abs(np.asarray(drawn) - outputs["logits"]).max() > 0.01
     written, _ = quick(lambda z: decode(decoder, decoder.prefill_latent(z, T)))(z)
     np.testing.assert_allclose(written, drawn, rtol=1e-4, atol=1e-5)
+    # One row of as many tokens as the latent has numbers.
+    alone = decoder.logits(INPUTS["token_ids"][:1, :Z], z[:1])
+    np.testing.assert_allclose(alone, drawn[:1, :Z], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["lstm to lstm", "transformer to transformer"])

@@ -1,8 +1,8 @@
 r"""Measures a model on held-out texts or examples, each once, exactly.
 
-What is measured depends on the model. A language model, and one that fills masks, reads
-a text: --text. A classifier, a tagger and a finder of answers read examples, JSON lines
-such as they learn from: --examples.
+What is measured depends on the model. A language model, one that fills masks, and a
+text VAE read a text: --text. A classifier, a tagger and a finder of answers read
+examples, JSON lines such as they learn from: --examples.
 
 Examples: python scripts/evaluate.py --model=runs/whale/best --text='held_out/*.txt'
     python scripts/evaluate.py --model=runs/reviews/best --examples=test.jsonl --json
@@ -38,6 +38,10 @@ _ADD_SEPARATORS = flags.DEFINE_bool(
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "mixed_bfloat16"], "Of the arithmetic."
 )
+_SAMPLES = flags.DEFINE_integer(
+    "samples", 64, "Latents drawn for each text, of a text VAE alone.", 1
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of those latents.", 0)
 _JSON = flags.DEFINE_bool(
     "json", False, "Print one JSON object; a perplexity beyond float64 is null."
 )
@@ -77,6 +81,9 @@ def _measure(model: Any, tokenizer: Any) -> dict[str, Any]:
     from keras_llm import evaluation
 
     config = model.config
+    if config.architecture != "text_vae":
+        for flag in (_SAMPLES, _SEED):
+            _refuse(flag, "only of a text VAE are latents drawn")
     match config.architecture, getattr(config, "head", None):
         case (("gemma" | "gpt2" | "llama" | "lstm_lm"), _):
             return _language_model(model, tokenizer)
@@ -84,6 +91,9 @@ def _measure(model: Any, tokenizer: Any) -> dict[str, Any]:
             return evaluation.evaluate_masked(model, tokenizer, **_text())
         case ("bert", "classify") | ("lstm_classifier", _):
             return evaluation.evaluate_labels(model, tokenizer, **_examples())
+        case "text_vae", _:
+            drawn = {"samples": _SAMPLES.value, "seed": _SEED.value}
+            return evaluation.evaluate_latent(model, tokenizer, **drawn, **_text())
         case "bert", "tag":
             return evaluation.evaluate_tags(model, tokenizer, **_examples())
         case "bert", "answer":

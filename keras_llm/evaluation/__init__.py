@@ -5,6 +5,7 @@ from keras_llm.evaluation.labelled_examples import (
     evaluate_labels,
     evaluate_tags,
 )
+from keras_llm.evaluation.latent_model import evaluate_latent
 from keras_llm.evaluation.masked_text import evaluate_masked
 from keras_llm.evaluation.span_scores import span_scores
 from keras_llm.evaluation.text_loss import evaluate
@@ -17,6 +18,7 @@ __all__ = [
     "evaluate",
     "evaluate_answers",
     "evaluate_labels",
+    "evaluate_latent",
     "evaluate_masked",
     "evaluate_tags",
     "exact_match",

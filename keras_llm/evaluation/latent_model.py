@@ -1,6 +1,5 @@
 """How well a variational autoencoder of text tells texts, and what its latent says."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -21,39 +20,6 @@ _PAIRS = 2**24  # Values that an estimate of the mutual information holds: 64 MB
 _ROUNDING = 16  # Padded lengths are multiples of it, so that few graphs are traced.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentScores:
-    """What was measured, in nats: means over the texts where nothing else is said.
-
-    Attributes:
-        reconstruction: -log p(x | z), averaged over samples of q(z | x).
-        kl: KL(q(z | x) || p(z)).
-        elbo: -(reconstruction + kl), the evidence lower bound of log p(x).
-        nll: Importance-weighted estimate of -log p(x); at most -elbo, but for chance.
-        nats_per_token: `nll` summed over texts, divided by their tokens.
-        perplexity: exp(nats_per_token).
-        mutual_information: I(x; z) under q; at most the logarithm of the texts.
-        active_units: Dimensions whose mean differs between texts.
-        num_texts: Texts read.
-        num_tokens: Tokens written, an end token for each text among them.
-        left_out: Tokens beyond `context`, which were not read.
-        samples: Latents drawn for each text.
-    """
-
-    reconstruction: float
-    kl: float
-    elbo: float
-    nll: float
-    nats_per_token: float
-    perplexity: float
-    mutual_information: float
-    active_units: int
-    num_texts: int
-    num_tokens: int
-    left_out: int
-    samples: int
-
-
 def evaluate_latent(
     model: keras.Model,
     tokenizer: Any,
@@ -63,13 +29,12 @@ def evaluate_latent(
     context: int | None = None,
     active_variance: float = 0.01,
     **text_fields: Any,
-) -> LatentScores:
+) -> dict[str, Any]:
     """Judges a text VAE by the likelihood of texts and by its use of the latent.
 
     Each text is drawn `samples` latents z from q(z | x); nll = -log of the mean over
-    them of p(x | z) p(z) / q(z | x). It falls with their number, to -log p(x).
-
-    What is drawn for a text depends on `seed` and the text's place alone.
+    them of p(x | z) p(z) / q(z | x). It falls with their number, to -log p(x). What is
+    drawn for a text depends on `seed` and the text's place alone.
 
     Args:
         model: A built text VAE.
@@ -81,6 +46,20 @@ def evaluate_latent(
             model's positions, at most 1,024. What is longer is cut.
         active_variance: A dimension is active whose mean varies by more than that.
         **text_fields: Of `data.TextConfig`, such as `json_field`.
+
+    Returns:
+        By name, in nats and as means over the texts:
+
+        - nll: importance-weighted estimate of -log p(x); but for chance at most -elbo.
+        - elbo: -(reconstruction + kl), the evidence lower bound of log p(x).
+        - reconstruction: -log p(x | z), averaged over samples of q(z | x).
+        - kl: KL(q(z | x) || p(z)).
+        - mutual_information: I(x; z) under q; at most the logarithm of the texts.
+
+        And nats_per_token, the nll of all texts divided by their tokens; perplexity =
+        exp(nats_per_token); active_units, the dimensions whose mean differs between
+        texts; num_texts; num_tokens, an end token for each text counted; left_out, the
+        tokens beyond `context`; samples.
 
     Raises:
         data.DataError: There is no text to be found.
@@ -108,24 +87,23 @@ def evaluate_latent(
         result = measure(ids[rows, :width], lengths[rows], rows)
         for name, value in result.items():
             (found if name in found else latents)[name][rows] = value
-    tokens, nll = int(lengths.sum()), found["nll"].sum()
-    reconstruction, kl = found["reconstruction"].mean(), found["kl"].mean()
-    return LatentScores(
-        reconstruction=float(reconstruction),
-        kl=float(kl),
-        elbo=float(-(reconstruction + kl)),
-        nll=float(found["nll"].mean()),
-        nats_per_token=float(nll / tokens),
-        perplexity=perplexity(float(nll / tokens)),
-        mutual_information=_mutual_information(**latents),
-        active_units=int(
-            latent_estimates.active_units(latents["mean"], active_variance)
-        ),
-        num_texts=len(ids),
-        num_tokens=tokens,
-        left_out=left_out,
-        samples=samples,
-    )
+    tokens, nats = int(lengths.sum()), float(found["nll"].sum())
+    means = {name: float(found[name].mean()) for name in found}
+    active = latent_estimates.active_units(latents["mean"], active_variance)
+    return {
+        "nll": means["nll"],
+        "elbo": -(means["reconstruction"] + means["kl"]),
+        "reconstruction": means["reconstruction"],
+        "kl": means["kl"],
+        "mutual_information": _mutual_information(**latents),
+        "active_units": int(active),
+        "nats_per_token": nats / tokens,
+        "perplexity": perplexity(nats / tokens),
+        "num_texts": len(ids),
+        "num_tokens": tokens,
+        "left_out": left_out,
+        "samples": samples,
+    }
 
 
 class _Measure:

@@ -13,12 +13,12 @@ def get_config() -> Experiment:
         tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=2_048),
         data=DataConfig(context=40, batch_size=32),
         train=TrainConfig(
-            steps=800,
+            steps=600,
             learning_rate=3e-3,
             final_learning_rate=1e-4,
             warmup_steps=50,
             weight_decay=0.01,
-            eval_every=200,
+            eval_every=150,
             save_every=0,
         ),
     )

@@ -62,8 +62,17 @@ def training_head_loss(
         model: One of this package's, whose logits are a product with its head.
         label_smoothing: As in `training_loss`.
         fuse: As in `training_loss`.
+
+    Raises:
+        ValueError: Its logits are more than that product.
     """
-    kernel, tied, scale = _head_kernel(model)
+    head = _head_kernel(model)
+    if head is None:
+        raise ValueError(
+            "The loss of hidden states needs a model whose logits are their product "
+            f"with a head's matrix. Received: {model.name}. Take `training_loss`."
+        )
+    kernel, tied, scale = head
 
     def loss_of_hidden(hidden, batch):
         if scale != 1:

@@ -100,7 +100,9 @@ def test_mixed_precision(case):
         name = keras.backend.standardize_dtype(y.dtype)
         if name != keras.backend.standardize_dtype(whole.dtype):
             assert name == "bfloat16"
-    assert_same(rounded, expected, rtol=0.05, atol=0.05)
+    # bfloat16 keeps 8 bits: what is small beside its neighbours has lost most of them.
+    for y, whole in zip(arrays(rounded), arrays(expected), strict=True):
+        np.testing.assert_allclose(y, whole, atol=0.03 * max(1, np.abs(whole).max()))
 
 
 def test_weights_are_saved_and_reloaded(case, tmp_path):

@@ -7,6 +7,16 @@ import zlib
 import pytest
 
 
+def pytest_ignore_collect(collection_path):
+    """Leaves files named `test_tensorflow_*.py` to the run on TensorFlow."""
+    if collection_path.name.startswith("test_tensorflow_"):
+        import keras
+
+        if keras.config.backend() != "tensorflow":
+            return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Draws the weights and samples of a file's tests from one seed, named by its path.

@@ -87,7 +87,7 @@ class LatentTextModel(SequenceToSequence):
             stops = stopping.parse(tf.identity(stop), self.bucket)
             z = tf.identity(z)
         room = self.most_new_tokens(parameters)
-        capacity = self.capacity(1, room)
+        z, capacity = self.bounded(z, self.capacity(1, room))
         state = self._decode_latents(z, nothing_read, parameters, stops, room, capacity)
         return self.written(without_spare_columns(state))
 

@@ -12,19 +12,19 @@ def get_config() -> Experiment:
     """Returns the experiment."""
     return Experiment(
         model=LSTMClassifierConfig(
-            embedding_width=128, units=128, pooling="max", dropout=0.3
+            embedding_width=128, units=128, pooling="max", dropout=0.5
         ),
         task=Classification(),
-        tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=8_192),
-        data=DataConfig(context=256, batch_size=32),
+        tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=12_000),
+        data=DataConfig(context=64, batch_size=32),
         train=TrainConfig(
-            steps=1_000,
-            learning_rate=2e-3,
+            steps=600,
+            learning_rate=3e-3,
             warmup_steps=50,
             weight_decay=0.01,
             label_smoothing=0.05,
-            eval_every=250,
-            save_every=250,
-            patience=3,
+            ema_decay=0.98,
+            eval_every=75,
+            save_every=300,
         ),
     )

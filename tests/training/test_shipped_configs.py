@@ -113,3 +113,15 @@ def test_a_shipped_config_trains(experiment, files, eagerly, tmp_path):
     )
     assert summary.step == 2 and math.isfinite(summary.train_loss)
     assert math.isfinite(summary.validation.loss)
+
+
+@pytest.mark.parametrize("name", ["bert_reviews", "lstm_reviews", "lstm_translation"])
+def test_a_batch_of_one_trains(name, files, eagerly, tmp_path):
+    small = shrunk(training.load_config(CONFIGS / f"{name}.py"))
+    small = small.replace(data=small.data.replace(batch_size=1))
+    lines = (files / f"{small.task.kind}.jsonl").read_text().splitlines()[:3]
+    (tmp_path / "three.jsonl").write_text("\n".join(lines))
+    file = tmp_path / "three.jsonl"
+    summary = training.train(small, file, file, tmp_path / "run", progress=False)
+    assert summary.step == 2 and math.isfinite(summary.train_loss)
+    assert summary.validation.num_rows == 3

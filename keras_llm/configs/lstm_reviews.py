@@ -1,6 +1,13 @@
 """A bidirectional LSTM that tells which label a review has, on two cores.
 
 --train_text and --valid_text are JSON lines {"text": ..., "label": ...}.
+
+8,437 English film reviews take it 138 s on one core beside other work; of 1,050 others
+it tells 79.5 % right, a bag of words 79.3 % (docs/results.md).
+
+Example: python scripts/train.py --config=keras_llm/configs/lstm_reviews.py
+    --train_text=reviews_en/train.jsonl --valid_text=reviews_en/valid.jsonl
+    --run_dir=runs/reviews_en
 """
 
 from keras_llm.data import DataConfig

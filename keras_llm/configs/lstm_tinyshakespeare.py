@@ -1,6 +1,8 @@
 """An LSTM beside the GPT of `tinyshakespeare.py`: the same characters, rows and steps.
 
-Two layers of 232 units have as many parameters as that GPT, within 0.1 %.
+Two layers of 232 units have as many parameters as that GPT, within 0.1 %. After its
+1,200 steps the LSTM is at 1.823 nats a character of the validation text and the GPT at
+1.869, each on one core, in 247 and 266 s beside other work (docs/results.md).
 
 Example: python scripts/train.py --config=keras_llm/configs/lstm_tinyshakespeare.py
     --train_text=train.txt --valid_text=valid.txt --run_dir=runs/tiny_lstm

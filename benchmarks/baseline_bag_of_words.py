@@ -56,11 +56,13 @@ def main():
     figures = {
         "accuracy": accuracy_score(test[1], predicted),
         "macro_f1": f1_score(test[1], predicted, average="macro"),
-        "valid_accuracy": reached,
-        "min_df": min_df,
-        "strength": strength,
-        "num_features": len(grams.vocabulary_),
         "num_rows": len(predicted),
+        "chosen": {
+            "valid_accuracy": reached,
+            "min_df": min_df,
+            "strength": strength,
+            "num_features": len(grams.vocabulary_),
+        },
     }
     print(json.dumps(figures))
 

@@ -6,33 +6,27 @@ pretrained on plain text, and reads text with its tokenizer; without, it learns 
 from the reviews.
 """
 
+from keras_llm.configs import bert_reviews_pretraining
 from keras_llm.data import DataConfig
-from keras_llm.models import BertConfig
-from keras_llm.training import Classification, Experiment, TokenizerConfig, TrainConfig
+from keras_llm.training import Classification, Experiment, TrainConfig
 
 
 def get_config() -> Experiment:
     """Returns the experiment."""
+    pretraining = bert_reviews_pretraining.get_config()
     return Experiment(
-        model=BertConfig(
-            head="classify",
-            width=256,
-            num_layers=4,
-            num_heads=4,
-            max_positions=128,
-        ),
+        model=pretraining.model.replace(head="classify"),
         task=Classification(),
-        tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4_096),
-        data=DataConfig(context=128, batch_size=32),
+        tokenizer=pretraining.tokenizer,
+        data=DataConfig(context=64, batch_size=32),
         train=TrainConfig(
             steps=600,
-            learning_rate=2e-4,
+            learning_rate=3e-4,
             schedule="linear",
             warmup_steps=60,
             beta2=0.999,
             weight_decay=0.01,
-            eval_every=150,
-            save_every=150,
-            patience=3,
+            eval_every=100,
+            save_every=300,
         ),
     )

@@ -14,5 +14,3 @@ def test_lengths_known_only_in_the_graph():
     )
     np.testing.assert_allclose(run(X), layer(X, training=True), atol=1e-5)
     np.testing.assert_allclose(run(X[:, :3]), layer(X[:, :3], training=True), atol=1e-5)
-
-

@@ -112,66 +112,76 @@ def test_a_heavy_kl_makes_the_posterior_collapse(files, tmp_path):
 
 @pytest.mark.parametrize(
     ("posterior", "free_bits", "least"),
-    # Batch norm of 3 dimensions: 3 * 0.6**2 / 2 nats, but for the running statistics.
-    [("gaussian", 0.5, 0.8), ("batch_norm", 0.0, 0.5)],
+    # Batch norm: 3 * 0.6**2 / 2 nats, less what the running statistics lag behind.
+    [("gaussian", 0.5, 0.8), ("batch_norm", 0.0, 0.3)],
 )
 def test_a_floor_and_batch_norm_keep_it_alive(
     files, tmp_path, posterior, free_bits, least
 ):
-    config = experiment(TextVAE(beta=3.0, free_bits=free_bits), posterior)
+    task = TextVAE(beta=3.0, free_bits=free_bits)
+    config = experiment(task, posterior)
     summary = training.train(config, *files, tmp_path / "run", progress=False)
     found = summary.validation.to_dict()
     assert found["kl"] > least
     assert found["active_units"] >= 1
 
 
-def one_step(files, task, jit="off", micro_batches=1, strategy=None, first=0):
-    """Returns loss, gradient norm and the weights by name, before and after a step."""
+def stepper(files, task, jit="off", micro_batches=1, strategy=None):
+    """Returns the function that takes the step of a number.
+
+    It returns loss and gradient norm, and the weights by name before and after.
+    """
     strategy = strategy or tf.distribute.get_strategy()
     filled, batch = first_batch(experiment(task, jit=jit), files[0])
     train = filled.train.replace(accumulation=micro_batches)
     with strategy.scope():
         model = narrow_model(filled.model)
-    before = {w.path: np.asarray(w) for w in model.trainable_variables}
     step = training.make_step(model, train, strategy, task=task)
     rows = len(batch["weights"]) // micro_batches
     shaped = {
         name: array.reshape(1, micro_batches, rows, *array.shape[1:])
         for name, array in batch.items()
     }
-    result = step.run(
-        tf.constant(first, tf.int64), Spreader(strategy, rows)(shaped, axis=2)
-    )
-    after = {w.path: np.asarray(w) for w in model.trainable_variables}
-    return [float(result.loss[0]), float(result.gradient_norm[0])], before, after
+    spread = Spreader(strategy, rows)
+
+    def weights():
+        return {w.path: np.array(w.numpy()) for w in model.trainable_variables}
+
+    def take(number):
+        before = weights()
+        result = step.run(tf.constant(number, tf.int64), spread(shaped, axis=2))
+        figures = [float(result.loss[0]), float(result.gradient_norm[0])]
+        return figures, before, weights()
+
+    return take
 
 
 def test_a_step_is_the_same_however_it_is_run(files, two_replicas):
     task = TextVAE(aggressive_steps=9, aggressive_ratio=2)
-    expected, _, _ = one_step(files, task)
+    expected, _, _ = stepper(files, task)(0)
     ways = (
-        {"jit": "parts"},
-        {"jit": "full"},
-        {"micro_batches": 2},
+        {"jit": "full", "micro_batches": 2},
         {"strategy": two_replicas},
     )
     for way in ways:
-        found, before, after = one_step(files, task, **way)
+        found, before, after = stepper(files, task, **way)(0)
         # What noise is left differs.
         np.testing.assert_allclose(found, expected, rtol=1e-2, err_msg=str(way))
         for name in ("token_embedding/embeddings", "head/kernel"):
             np.testing.assert_array_equal(after[name], before[name])
 
 
-@pytest.mark.parametrize("first", [0, 2, 9])
-def test_the_encoder_runs_ahead_of_the_decoder(files, first):
-    task = TextVAE(aggressive_steps=9, aggressive_ratio=2)
-    _, before, after = one_step(files, task, first=first)
-    for name, value in after.items():
-        alone = first == 0 and not name.startswith(("encoder_", "posterior/"))
-        moved = not np.array_equal(value, before[name])
-        # A narrow posterior's raw log-variance has no slope to speak of.
-        assert moved != alone or "log_variance" in name, name
+def test_the_encoder_runs_ahead_of_the_decoder(files):
+    take = stepper(files, TextVAE(aggressive_steps=9, aggressive_ratio=2))
+    for number in (0, 1, 2, 3, 5, 9, 10):
+        _, before, after = take(number)
+        for name, value in after.items():
+            rests = number in (0, 1, 3) and not name.startswith(
+                ("encoder_", "posterior/")
+            )
+            moved = not np.array_equal(value, before[name])
+            # A narrow posterior's raw log-variance has no slope to speak of.
+            assert moved != rests or "log_variance" in name, (number, name)
     assert sum(name.startswith("encoder_") for name in after) > 2
 
 

@@ -122,6 +122,8 @@ def _read(source, config):
 
 def _encode(experiment, tokenizer, examples, split):
     """Returns arrays of rows, targets and weights, each [N, T]."""
+    if not examples:
+        raise data.DataError(f"Examples are needed. Received: none for {split}.")
     rows, limit = EncoderRows(tokenizer), experiment.data.context
     labels = experiment.model.labels
     tags = [tag for example in examples for tag in example["tags"]]

@@ -1,0 +1,127 @@
+"""Every config that is shipped trains, at a size that takes a moment.
+
+What is left of an experiment are its kinds: architecture, task, tokenizer, sampling,
+precision. Experiments that are the same then are trained once.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from keras_llm import data, tokenizers, training
+from keras_llm.training import Experiment
+
+CONFIGS = pathlib.Path(training.__file__).parents[1] / "configs"
+# What each field becomes where it is set, of model, task, data and training.
+SMALL = {
+    "model": {
+        "vocab_size": 0, "max_positions": 24, "width": 12, "num_layers": 1,
+        "num_heads": 2, "key_value_heads": 1, "head_size": 4, "feed_forward_width": 8,
+        "embedding_width": 6, "units": 6, "latent_dim": 3, "window": 7,
+        "relative_buckets": 4, "relative_max_distance": 8, "rotary_base": 100.0,
+        "rotary_scaling": None,
+    },
+    "task": {
+        "target_context": 11, "stride": 4, "max_question_tokens": 5, "beta_steps": 2,
+    },
+    "data": {"context": 16, "batch_size": 4},
+    "train": {
+        "steps": 2, "warmup_steps": 1, "accumulation": 1, "jit": "off",
+        "eval_every": 0, "save_every": 0, "patience": None, "learning_rate": 1e-3,
+        "final_learning_rate": 0.0, "weight_decay": 0.1, "beta2": 0.95,
+    },
+}  # fmt: skip
+
+LINES = [f"the {word} whale swam on in the sea, {i}" for i, word in
+         enumerate("white grey old great lone blue lost pale".split() * 3)]  # fmt: skip
+KINDS = {
+    "classification": [{"text": x, "label": "ab"[i % 2]} for i, x in enumerate(LINES)],
+    "sequence_to_sequence": [{"source": x, "target": x[9:20]} for x in LINES],
+    "question_answering": [
+        {"question": "who?", "context": x, "answers": [{"text": "the", "start": 0}]}
+        for x in LINES
+    ],
+    "tagging": [{"tokens": x.split(), "tags": ["O" for _ in x.split()]} for x in LINES],
+}
+# Of those tokenizers that have a size: what so little text is enough for.
+VOCABULARY = {"byte_bpe": 300, "wordpiece": 90, "unigram": 40, "bpe": 40}
+
+
+def shrunk(experiment: Experiment) -> Experiment:
+    """Returns an experiment of the same kinds, as small as can be."""
+    parts = {}
+    for part, small in SMALL.items():
+        config = getattr(experiment, part)
+        names = {field.name for field in dataclasses.fields(config)}
+        changes = {
+            name: value
+            for name, value in small.items()
+            # None means "as another field": it stays so.
+            if name in names and getattr(config, name) is not None
+        }
+        parts[part] = config.replace(**changes)
+    size = VOCABULARY.get(experiment.tokenizer.kind, 300)
+    tokenizer = experiment.tokenizer.replace(vocab_size=size)
+    return experiment.replace(**parts, tokenizer=tokenizer)
+
+
+def distinct() -> list:
+    """Returns the shrunk experiments, each once, with the names of its configs."""
+    found: dict[Experiment, list[str]] = {}
+    for path in sorted(CONFIGS.glob("[!_]*.py")):
+        small = shrunk(training.load_config(path))
+        found.setdefault(small, []).append(path.stem)
+    return [pytest.param(e, id="+".join(names)) for e, names in found.items()]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Returns the file of each kind of examples, and of text for the rest."""
+    folder = tmp_path_factory.mktemp("files")
+    for kind, examples in KINDS.items():
+        lines = map(json.dumps, examples)
+        (folder / f"{kind}.jsonl").write_text("\n".join(lines))
+    (folder / "text.txt").write_text("\n".join(LINES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eagerly():
+    """Runs steps op by op: for two of them, tracing is what takes long."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+@pytest.mark.parametrize("experiment", distinct())
+def test_a_shipped_config_trains(experiment, files, eagerly, tmp_path):
+    file = files / f"{experiment.task.kind}.jsonl"
+    file = file if file.exists() else files / "text.txt"
+    tokenizer = None
+    if isinstance(experiment.task, training.SpanCorruption):
+        # One with sentinels, which a run does not make by itself.
+        tokenizer = tokenizers.train_sentencepiece(
+            data.read_documents(file), 40, "unigram", extra_ids=9
+        )
+    summary = training.train(
+        experiment, file, file, tmp_path / "run", tokenizer=tokenizer, progress=False
+    )
+    assert summary.step == 2 and math.isfinite(summary.train_loss)
+    assert math.isfinite(summary.validation.loss)
+
+
+@pytest.mark.parametrize("name", ["bert_reviews", "lstm_reviews", "lstm_translation"])
+def test_a_batch_of_one_trains(name, files, eagerly, tmp_path):
+    small = shrunk(training.load_config(CONFIGS / f"{name}.py"))
+    small = small.replace(data=small.data.replace(batch_size=1))
+    lines = (files / f"{small.task.kind}.jsonl").read_text().splitlines()[:3]
+    (tmp_path / "three.jsonl").write_text("\n".join(lines))
+    file = tmp_path / "three.jsonl"
+    summary = training.train(small, file, file, tmp_path / "run", progress=False)
+    assert summary.step == 2 and math.isfinite(summary.train_loss)
+    assert summary.validation.num_rows == 3

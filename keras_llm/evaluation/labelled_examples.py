@@ -172,7 +172,8 @@ def _tags(
     there: list[list[str]] = []
     taken: list[list[str]] = []
     predict = tf.function(
-        lambda inputs: tf.argmax(model(inputs, training=False), axis=-1)
+        lambda inputs: tf.argmax(model(inputs, training=False), axis=-1),
+        autograph=False,
     )
     for batch in batches:
         predicted = predict(inputs_of(model, batch)).numpy()

@@ -119,9 +119,13 @@ class _Measure:
         )
         weights = tf.TensorSpec([None, None], tf.float32)
         latent = tf.TensorSpec([None, self.config.latent_dim], tf.float32)
-        self._encode = tf.function(self.decoder.encode, input_signature=[ids, row])
+        self._encode = tf.function(
+            self.decoder.encode, input_signature=[ids, row], autograph=False
+        )
         self._likelihood = tf.function(
-            self._log_likelihood, input_signature=[ids, ids, weights, latent]
+            self._log_likelihood,
+            input_signature=[ids, ids, weights, latent],
+            autograph=False,
         )
 
     def __call__(self, ids, lengths, places):

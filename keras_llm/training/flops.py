@@ -22,7 +22,7 @@ def measure_peak_flops(dtype: str, size: int = 2_048) -> float:
     """
     dtype = dtype.removeprefix("mixed_")
     matrix = tf.cast(tf.random.stateless_uniform((size, size), (1, 2)), dtype)
-    product = tf.function(lambda a: tf.matmul(a, a)[0, 0])
+    product = tf.function(lambda a: tf.matmul(a, a)[0, 0], autograph=False)
     product(matrix).numpy()
     best, end = float("inf"), time.perf_counter() + _SECONDS
     while (start := time.perf_counter()) < end:

@@ -92,7 +92,7 @@ class TrainStep:
         self.loss_and_gradients = (
             fuse(self._loss_and_gradients) if fused_part else self._loss_and_gradients
         )
-        self._steps = tf.function(self._run)
+        self._steps = tf.function(self._run, autograph=False)
         self._traced = False
 
     def run(self, first_step: tf.Tensor, batches: dict[str, Any]) -> StepResult:
@@ -129,19 +129,26 @@ class TrainStep:
     def _run(self, first_step, batches):
         local = self.strategy.experimental_local_results(batches["weights"])[0]
         count = tf.shape(local)[0]
-        results = StepResult(*(tf.TensorArray(dtype, count) for dtype in _DTYPES))
-        for i in tf.range(count):
+
+        def take_step(i, results):
             rows = self.strategy.run(_take, args=(batches, i))
             result = self.step(first_step + tf.cast(i, tf.int64), rows)
-            results = StepResult(*map(_writer(i), results, result))
+            return i + 1, StepResult(*map(_writer(i), results, result))
+
+        results = StepResult(*(tf.TensorArray(dtype, count) for dtype in _DTYPES))
+        _, results = tf.while_loop(lambda i, _: i < count, take_step, (0, results))
         return StepResult(*(array.stack() for array in results))
 
     def _step(self, step, rows):
         """Runs one step on micro-batches [K, R, ...] of every replica."""
         strategy = self.strategy
         if self.sums:
-            for k in tf.range(self.config.accumulation):
+
+            def accumulate(k):
                 strategy.run(self._accumulate, args=(rows, k, step))
+                return (k + 1,)
+
+            tf.while_loop(lambda k: k < self.config.accumulation, accumulate, (0,))
             totals = strategy.run(self._read_and_clear)
         else:
             totals = strategy.run(self._micro_batch, args=(rows, 0, step))
@@ -208,7 +215,7 @@ class TrainStep:
 
 def fuse(function: Callable) -> Callable:
     """Compiles a function with XLA, once per shape of its arguments."""
-    return tf.function(function, jit_compile=True)
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def _any_length(batch):

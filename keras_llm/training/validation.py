@@ -121,7 +121,7 @@ class Validator(Generic[_J]):
         self._spread = Spreader(strategy, batches.config.batch_size)
         self._sums = sums
         self._judge = judge
-        self._batch_sums = tf.function(self._replicated)
+        self._batch_sums = tf.function(self._replicated, autograph=False)
 
     def _replicated(self, batch):
         sums = self.strategy.run(self._sums, args=(batch,))

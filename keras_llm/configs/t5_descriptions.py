@@ -1,0 +1,45 @@
+"""A small T5 that names in a few words what a longer text describes.
+
+Command: python scripts/train.py --config=keras_llm/configs/t5_descriptions.py
+--train_text=descriptions.jsonl --run_dir=runs/t5_descriptions
+"""
+
+from keras_llm.data import DataConfig
+from keras_llm.models import T5Config
+from keras_llm.training import (
+    Experiment,
+    SequenceToSequence,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Experiment:
+    """Returns the experiment."""
+    return Experiment(
+        model=T5Config(
+            width=192,
+            num_layers=2,
+            num_heads=4,
+            head_size=32,
+            feed_forward_width=384,
+            max_positions=128,
+            tied=True,
+            dropout=0.1,
+        ),
+        task=SequenceToSequence(target_context=24),
+        tokenizer=TokenizerConfig(kind="unigram", vocab_size=6_000),
+        # The first sentences say most: what is longer is cut.
+        data=DataConfig(context=96, batch_size=32),
+        train=TrainConfig(
+            steps=2_400,
+            learning_rate=3e-3,
+            final_learning_rate=1e-4,
+            warmup_steps=200,
+            weight_decay=0.01,
+            label_smoothing=0.1,
+            dtype="mixed_bfloat16",
+            eval_every=400,
+            save_every=400,
+        ),
+    )

@@ -1,10 +1,10 @@
 """Descriptions of Debian's packages, as pairs of a long and a short text.
 
-Every package has a synopsis, "Open Free Fiasco Firmware Flasher", and a description of
-some paragraphs, of which the synopsis is the shortest summary. Descriptions of less than
-20 words are left out, each text is kept once, and a "(documentation)" or the like at a
-synopsis' end is left away. The packages of one program often begin alike: the hash of
-the description's first paragraph says which split a pair falls into.
+Every package has a synopsis, "Open Free Fiasco Firmware Flasher", and a description
+of some paragraphs, of which the synopsis is the shortest summary. Descriptions of less
+than 20 words are left out, each text is kept once, and a "(documentation)" or the like
+at a synopsis' end is left away. The packages of one program often begin alike: the hash
+of the description's first paragraph says which split a pair falls into.
 
 Needs `apt-get` and `lz4`; the lists are Debian's own (`main`, of the release that apt's
 sources name), fetched into a folder of their own. Example:

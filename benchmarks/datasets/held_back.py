@@ -21,9 +21,9 @@ def check_sha256(path, expected):
     found = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
     if found != expected:
         raise ValueError(
-            "The figures in docs/results.md hold for one version of the data. Received: "
-            f"{path} with SHA-256 {found} instead of {expected}. Fetch that version, or "
-            "pass --any_version and compare with nothing that was published."
+            "The figures in docs/results.md hold for one version of the data. "
+            f"Received: {path} with SHA-256 {found} instead of {expected}. Fetch that "
+            "version, or pass --any_version and compare with nothing published."
         )
 
 

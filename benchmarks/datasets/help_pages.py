@@ -116,7 +116,10 @@ def main():
         found = pairs(*pages)
         held_back.write_splits(
             arguments.out,
-            ((target, {"source": source, "target": target}) for source, target in found),
+            (
+                (target, {"source": source, "target": target})
+                for source, target in found
+            ),
         )
 
 

@@ -32,14 +32,14 @@ def get_config() -> Experiment:
         # The first sentences say most: what is longer is cut.
         data=DataConfig(context=64, batch_size=32),
         train=TrainConfig(
-            steps=1_600,
+            steps=800,
             learning_rate=3e-3,
             final_learning_rate=1e-4,
-            warmup_steps=200,
+            warmup_steps=100,
             weight_decay=0.01,
             label_smoothing=0.1,
             dtype="mixed_bfloat16",
-            eval_every=400,
-            save_every=400,
+            eval_every=200,
+            save_every=200,
         ),
     )

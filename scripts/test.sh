@@ -30,6 +30,7 @@ status=0
 echo "On TensorFlow"
 KERAS_BACKEND=tensorflow run_pytest "$@" || status=$?
 echo "Layers and models on JAX"
-KERAS_BACKEND=jax run_pytest \
+# Nearly all of its time is compiling: XLA is to do so quickly rather than well.
+KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 ${XLA_FLAGS:-}" run_pytest \
   tests/ops tests/layers tests/models tests/conformance "$@" || status=$?
 exit "$status"

@@ -115,7 +115,7 @@ def _call(main, argv: list[str]):
     try:
         _quiet.import_tensorflow()
         return main(argv)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if _is_ours(error):
             _fail(_told(error))
         raise

@@ -127,6 +127,7 @@ class LanguageModelServable(Servable):
         )
         with tf.control_dependencies([fits]):
             slots, token_ids = tf.identity(slots), tf.identity(token_ids)
+        token_ids, slots = self.text_model.bounded(token_ids, slots)
         logits, state = decoder.prefill(token_ids, lengths, slots)
         return {"logits": logits, **_as_float32(state)}
 

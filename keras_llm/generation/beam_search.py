@@ -172,6 +172,8 @@ class BeamSearch:
         request = self._request(lengths, num_beams, max_new_tokens, length_penalty)
         room = tf.reduce_max(tf.concat([[1], request.max_new_tokens], 0))
         capacity = self.text_model.capacity(tf.shape(token_ids)[1], room)
+        width = tf.reduce_max(tf.concat([[1], request.num_beams], 0))
+        token_ids, capacity = self.text_model.bounded(token_ids, capacity, width)
         decoder = self.text_model.decoder
         state = beams.search(decoder, token_ids, lengths, request, room, capacity)
         there = state.done_scores > beams.IMPOSSIBLE / 2

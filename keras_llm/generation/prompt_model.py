@@ -16,6 +16,11 @@ from keras_llm.tokenizers import ByteBPETokenizer, ByteTokenizer, repair_utf8
 
 # For models without a greatest position: a bound on what one request may take.
 UNBOUNDED_LIMIT = 2**15
+# Slots, rows times positions, that one call may fill: those of eight full rows, the
+# greatest batch that an export's `batching_params.pbtxt` lets TF Serving put together,
+# and of small models no fewer than this.
+FULL_ROWS = 8
+LEAST_SLOTS = 2**14
 _SCORE_LOGITS = 2**25  # Logits that exist at one time when scoring: 128 MB.
 _SMALLEST_BUCKET = 16
 
@@ -49,6 +54,7 @@ class PromptModel(abc.ABC):
         self.decoder = models.decoder(model, jit)
         self.trunk, self.project = models.split_head(model)
         self.limit = getattr(config, "max_positions", None) or UNBOUNDED_LIMIT
+        self.most_slots = max(FULL_ROWS * self.limit, LEAST_SLOTS)
         self.end_id = tokenizer.special_ids["end"]
         self.token_bytes = stopping.TokenBytes(tokenizer.token_bytes)
         self.bucket = _power_of_two if jit else None
@@ -242,6 +248,33 @@ class PromptModel(abc.ABC):
         in_cache = self.decoder.prompt_in_cache
         return parameters_lib.check(parameters, prompt_tokens, self.limit, in_cache)
 
+    def bounded(self, token_ids, capacity, copies=1):
+        """Returns both, unreadable until the batch as a whole has passed its check.
+
+        Rows and positions may each be within their limits and still, together, take
+        more memory than a server has.
+
+        Args:
+            token_ids: Int32 [B, T].
+            capacity: Int32 scalar, the slots of a row.
+            copies: Int32 scalar, the beams of a row.
+        """
+        rows, time = tf.unstack(tf.shape(token_ids, tf.int64))
+        slots = tf.maximum(time, tf.cast(capacity, tf.int64))
+        fits = tf.debugging.Assert(
+            rows * tf.cast(copies, tf.int64) * slots <= self.most_slots,
+            [
+                f"A batch may fill at most {self.most_slots} positions, rows (and "
+                "beams of each) times the longest row's prompt and new tokens; send "
+                "fewer rows at once. Received rows, beams, positions:",
+                rows,
+                copies,
+                slots,
+            ],
+        )
+        with tf.control_dependencies([fits]):
+            return tf.identity(token_ids), tf.identity(capacity)
+
     def request(self, parameters: Parameters, stops=None) -> loop.Request:
         """Returns what the loop needs to know beside the prompts."""
         vocab_size = self.tokenizer.vocab_size
@@ -259,6 +292,7 @@ class PromptModel(abc.ABC):
             token_ids = tf.pad(token_ids, [[0, 0], [0, padded - longest]])
             longest, room = padded, tf.minimum(self.bucket(wanted), self.limit)
         capacity = self.capacity(longest, room)
+        token_ids, capacity = self.bounded(token_ids, capacity)
         state = self._decode(token_ids, lengths, parameters, stops, room, capacity)
         written = tf.reduce_max(tf.concat([[0], state.num_tokens], 0))
         return state._replace(

@@ -15,6 +15,7 @@ from keras_llm.layers import (
     TokenEmbedding,
 )
 from keras_llm.models import heads
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import check_buildable, check_sizes, normal
 
 
@@ -124,7 +125,7 @@ def build_bert(config: BertConfig, dtype=None) -> keras.Model:
         x = block(x, mask=real)
     x = keras.layers.Identity(name="final_norm", dtype=dtype)(x)
     output = heads.attach_head(config, x, real, embeddings.tokens, dtype)
-    model = keras.Model(inputs, output, name="bert")
+    model = Model(inputs, output, name="bert")
     model.config = config
     return model
 

@@ -8,6 +8,7 @@ from keras import ops
 from keras_llm.core import Config
 from keras_llm.layers import CategoricalSample, Linear, RowLayout
 from keras_llm.models import bert, heads
+from keras_llm.models.fitted import Model
 from keras_llm.models.transfer import transfer_weights
 from keras_llm.models.transformer import check_buildable, normal
 from keras_llm.ops import masked_tokens
@@ -161,7 +162,7 @@ def build_electra(config: ElectraConfig, dtype=None) -> keras.Model:
         "corrupted_ids": corrupted_ids,
         "discriminator_logits": _replaced_logits(config, x, dtype),
     }
-    model = keras.Model(inputs, outputs, name="electra")
+    model = Model(inputs, outputs, name="electra")
     model.config = config
     return model
 

@@ -16,6 +16,7 @@ from keras_llm.layers import (
     RMSNorm,
     TokenEmbedding,
 )
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import (
     TransformerDecoder,
     check_buildable,
@@ -137,7 +138,7 @@ def build_gemma(config: GemmaConfig, dtype=None) -> keras.Model:
         x = block(x, bias=bias if config.is_full(i) else near_bias)
     logits = token_embedding(final_norm(x), reverse=True)
     logits = soft_capped(logits, config.logit_soft_cap)
-    model = keras.Model(token_ids, logits, name="gemma")
+    model = Model(token_ids, logits, name="gemma")
     model.config = config
     return model
 

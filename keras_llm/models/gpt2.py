@@ -13,6 +13,7 @@ from keras_llm.layers import (
     LearnedPositions,
     TokenEmbedding,
 )
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import (
     TransformerDecoder,
     check_buildable,
@@ -112,7 +113,7 @@ def build_gpt2(config: GPT2Config, dtype=None) -> keras.Model:
     for block in blocks:
         x = block(x, bias=bias)
     logits = token_embedding(final_norm(x), reverse=True)
-    model = keras.Model(token_ids, logits, name="gpt2")
+    model = Model(token_ids, logits, name="gpt2")
     model.config = config
     return model
 

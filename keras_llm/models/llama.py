@@ -14,6 +14,7 @@ from keras_llm.layers import (
     RMSNorm,
     TokenEmbedding,
 )
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import (
     TransformerDecoder,
     check_buildable,
@@ -159,7 +160,7 @@ def build_llama(config: LlamaConfig, dtype=None) -> keras.Model:
     else:
         head = Linear(config.vocab_size, False, normal(), name="head", dtype=dtype)
         logits = ops.cast(head(x), "float32")
-    model = keras.Model(token_ids, logits, name="llama")
+    model = Model(token_ids, logits, name="llama")
     model.config = config
     return model
 

@@ -16,6 +16,7 @@ from keras_llm.layers import (
     TokenEmbedding,
 )
 from keras_llm.layers.pooling import POOLINGS as TOKEN_POOLINGS
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import check_buildable
 
 POOLINGS = ("last", *TOKEN_POOLINGS)
@@ -128,7 +129,7 @@ def build_lstm_classifier(config: LSTMClassifierConfig, dtype=None) -> keras.Mod
             final_norm(x), mask=real
         )
     logits = ops.cast(head(head_dropout(x)), "float32")
-    model = keras.Model(inputs, logits, name="lstm_classifier")
+    model = Model(inputs, logits, name="lstm_classifier")
     model.config = config
     return model
 

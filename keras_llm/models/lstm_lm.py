@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_llm.core import Config, checks
 from keras_llm.layers import Dropout, LayerNorm, Linear, RecurrentBlock, TokenEmbedding
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import check_buildable, output_head
 
 
@@ -126,7 +127,7 @@ def build_lstm_lm(config: LSTMLMConfig, dtype=None) -> keras.Model:
     else:
         head = Linear(config.vocab_size, False, name="head", dtype=dtype)
         logits = ops.cast(head(x), "float32")
-    model = keras.Model(token_ids, logits, name="lstm_lm")
+    model = Model(token_ids, logits, name="lstm_lm")
     model.config = config
     return model
 

@@ -21,6 +21,7 @@ from keras_llm.models.encoder_decoder import (
     source_inputs,
     source_layout,
 )
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import check_buildable, output_head
 
 ATTENTIONS = ("multiplicative", "additive")
@@ -144,7 +145,7 @@ def build_lstm_seq2seq(config: LSTMSeq2SeqConfig, dtype=None) -> keras.Model:
     else:
         head = Linear(config.vocab_size, False, name="head", dtype=dtype)
         logits = ops.cast(head(x), "float32")
-    model = keras.Model(inputs, logits, name="lstm_seq2seq")
+    model = Model(inputs, logits, name="lstm_seq2seq")
     model.config = config
     return model
 

@@ -22,6 +22,7 @@ from keras_llm.models.encoder_decoder import (
     source_inputs,
     source_layout,
 )
+from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import (
     check_buildable,
     check_capacity,
@@ -137,7 +138,7 @@ def build_t5(config: T5Config, dtype=None) -> keras.Model:
     else:
         head = Linear(config.vocab_size, False, _normal(), name="head", dtype=dtype)
         logits = ops.cast(head(x), "float32")
-    model = keras.Model(inputs, logits, name="t5")
+    model = Model(inputs, logits, name="t5")
     model.config = config
     return model
 

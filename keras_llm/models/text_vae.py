@@ -20,6 +20,7 @@ from keras_llm.layers import (
     TokenEmbedding,
     WordDropout,
 )
+from keras_llm.models.fitted import Model
 from keras_llm.models.latent_writers import writer, writer_layers
 from keras_llm.models.transformer import check_buildable, normal
 
@@ -174,7 +175,7 @@ def build_text_vae(config: TextVAEConfig, dtype=None) -> keras.Model:
         "log_variance": log_variance,
         "z": z,
     }
-    model = keras.Model(inputs, outputs, name="text_vae")
+    model = Model(inputs, outputs, name="text_vae")
     model.config = config
     return model
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_llm.data import FiniteBatches, ValidationBatches
@@ -70,18 +71,21 @@ class Scores(NamedTuple):
         loss: Mean loss, without label smoothing and the like.
         metrics: By name, such as "accuracy".
         num_rows: Rows judged.
+        confusion: Where classes are told apart, [L, L]: how many of class i were
+            taken for class j. It is not logged.
     """
 
     loss: float
     metrics: dict[str, float]
     num_rows: int
+    confusion: np.ndarray | None = None
 
     def figures(self) -> dict[str, float]:
         """Returns what is logged, by name."""
         return {"loss": self.loss, **self.metrics}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as plain values."""
+        """Returns its figures as plain values."""
         return {**self.figures(), "num_rows": self.num_rows}
 
     def describe(self) -> str:

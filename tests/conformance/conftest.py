@@ -1,11 +1,7 @@
-"""Settings of the conformance suite, made before TensorFlow starts its devices.
-
-Files named `test_tensorflow_*.py` belong to the run on TensorFlow alone.
-"""
+"""Settings of the conformance suite, made before TensorFlow starts its devices."""
 
 import keras
 
-collect_ignore_glob = []
 if keras.config.backend() == "tensorflow":
     import tensorflow as tf
 
@@ -14,5 +10,3 @@ if keras.config.backend() == "tensorflow":
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-else:
-    collect_ignore_glob.append("test_tensorflow_*.py")

@@ -12,6 +12,7 @@ from tests.conformance import cases
 from tests.conformance.comparing import arrays, assert_same, graph
 
 NAMES = sorted(cases.LAYERS)
+CAUSAL = [name for name in NAMES if cases.LAYERS[name].causal]
 
 
 @pytest.fixture(params=NAMES)
@@ -48,7 +49,8 @@ def test_symbolic_call_tells_shapes_and_types(case):
     for spec, real in zip(promised, found, strict=True):
         assert len(spec.shape) == len(real.shape)
         for size, known in zip(real.shape, spec.shape, strict=True):
-            assert known in (None, size)
+            # Rows and steps are open here; every other size must be told.
+            assert known == size or known is None and size in (1, cases.B, cases.T)
         standard = keras.backend.standardize_dtype
         assert standard(spec.dtype) == standard(real.dtype)
 
@@ -77,9 +79,8 @@ def test_a_row_alone_is_the_row_in_a_batch(case):
             np.testing.assert_allclose(one[0], row, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("case", CAUSAL, indirect=True)
 def test_padding_on_the_right_changes_nothing(case):
-    if not case.causal:
-        return  # Said in the case; its own tests cover it.
     layer = case.make()
     other = case.x.copy()
     other[:, 3:] = other[::-1, 3:]
@@ -100,7 +101,9 @@ def test_mixed_precision(case):
         name = keras.backend.standardize_dtype(y.dtype)
         if name != keras.backend.standardize_dtype(whole.dtype):
             assert name == "bfloat16"
-    assert_same(rounded, expected, rtol=0.05, atol=0.05)
+    # bfloat16 keeps 8 bits: what is small beside its neighbours has lost most of them.
+    for y, whole in zip(arrays(rounded), arrays(expected), strict=True):
+        np.testing.assert_allclose(y, whole, atol=0.03 * max(1, np.abs(whole).max()))
 
 
 def test_weights_are_saved_and_reloaded(case, tmp_path):

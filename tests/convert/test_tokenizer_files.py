@@ -76,7 +76,7 @@ def heir(split):
 
 @pytest.mark.parametrize("split", list(HEIRS))
 def test_llama_3_and_qwen_2(split, tmp_path):
-    texts = [*LINES, "hyper extraordinarilylongword 12345", "e\u0301té (a b!\n\n  x"]
+    texts = [*LINES, "e\u0301té (a b!\n\n  x", "a hyper extraordinarilylongword 12345"]
     values = heir(split)
     (tmp_path / "tokenizer.json").write_text(json.dumps(values))
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
@@ -89,9 +89,8 @@ def test_llama_3_and_qwen_2(split, tmp_path):
         assert tokenizer.decode([mark]).numpy() == b"<think>"
         assert mark not in tokenizer.encode("<think>").numpy()
     else:
-        assert (
-            tokenizer.decode([expected[-2][1]]).numpy() == b" extraordinarilylongword"
-        )
+        whole = values["model"]["vocab"]["Ġextraordinarilylongword"]
+        assert whole in expected[-1]
     back = tmp_path / "back"
     back.mkdir()
     write_tokenizer(back, tokenizer)

@@ -187,13 +187,20 @@ def test_beams_are_better_where_transformers_leaves_out_ends():
     assert shared >= 6
 
 
-def test_one_beam_is_greedy(search):
+@pytest.mark.parametrize("can_end", [True, False])
+def test_one_beam_is_greedy(search, can_end):
     generator = Generator(search.text_model.model, search.text_model.tokenizer)
-    greedy = generator.generate(["ab"], max_new_tokens=6)[0]
-    beam = search.search("ab", 1, 6, 0.0)[0]
-    if beam.finish_reason == "length":
-        assert beam.token_ids == greedy.token_ids
-    np.testing.assert_array_less(sum(greedy.log_probs) - 1e-4, beam.log_prob)
+    search = BeamSearch(search.text_model.model, search.text_model.tokenizer)
+    if not can_end:  # No token is the one that ends a text.
+        search.text_model.end_id = generator.text_model.end_id = -1
+    for prompt in ("ab", "ba", "aab"):
+        greedy = generator.generate([prompt], max_new_tokens=6)[0]
+        (beam,) = search.search(prompt, 1, 6, 0.0)
+        # An end on the way is a finished text, which may be the likelier one.
+        assert beam.log_prob > sum(greedy.log_probs) - 1e-4
+        if not can_end:
+            assert len(beam.token_ids) == 6 and beam.token_ids == greedy.token_ids
+            assert beam.log_prob == pytest.approx(sum(greedy.log_probs), abs=1e-4)
 
 
 def test_prompts_of_any_length_share_one_trace(search):

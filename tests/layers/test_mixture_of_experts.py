@@ -100,20 +100,6 @@ def test_with_little_room_later_tokens_are_dropped(top_k, factor, capacity):
         assert float(loss) == pytest.approx(balance, rel=1e-5)
 
 
-def test_lengths_known_only_in_the_graph():
-    if keras.config.backend() == "jax":
-        return  # There every length is known.
-    import tensorflow as tf
-
-    layer = make(capacity_factor=0.65)
-    spec = tf.TensorSpec((None, None, D), tf.float32)
-    run = tf.function(
-        lambda x: layer(x, training=True), input_signature=[spec], autograph=False
-    )
-    np.testing.assert_allclose(run(X), layer(X, training=True), atol=1e-5)
-    np.testing.assert_allclose(run(X[:, :3]), layer(X[:, :3], training=True), atol=1e-5)
-
-
 def test_capacity_takes_no_part_where_none_is_asked_for():
     layer = make(capacity_factor=None)
     np.testing.assert_allclose(layer(X, training=True), layer(X), atol=1e-5)

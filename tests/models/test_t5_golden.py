@@ -61,7 +61,9 @@ def test_encoder(case):
 def test_logits(case):
     model, answers = case
     logits, where = np.asarray(quick(model)(inputs(answers))), real(answers)
-    np.testing.assert_allclose(logits[where], answers["logits"][where], atol=1e-4)
+    # Up to 10; on JAX the suite lets XLA leave its sums in another order.
+    close = 2e-4 if keras.config.backend() == "jax" else 1e-4
+    np.testing.assert_allclose(logits[where], answers["logits"][where], atol=close)
 
 
 def loss(logits, answers):

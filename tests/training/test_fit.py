@@ -39,3 +39,43 @@ def test_fit_trains_what_the_loop_saved(tmp_path, experiment, texts):
     assert before == pytest.approx(summary.validation.nats_per_token, abs=0.5)
     model.fit(ids[:, :-1], ids[:, 1:], epochs=3, verbose=0)
     assert model.evaluate(ids[:, :-1], ids[:, 1:], verbose=0) < before
+
+
+@pytest.mark.parametrize(
+    "clip", [{"global_clipnorm": 1.0}, {"clipnorm": 0.5}, {"clipvalue": 0.5}]
+)
+def test_fit_refuses_to_clip(clip):
+    model = small_model(V, width=16)
+    (name,) = clip
+    with pytest.raises(ValueError, match=f"clip.*equal tokens.*{name}.*train.clip_n"):
+        model.compile(keras.optimizers.AdamW(0.03, **clip), loss="mse")
+    assert not model.compiled
+
+
+def test_fit_refuses_several_replicas(two_replicas):
+    with two_replicas.scope():
+        model = small_model(V, width=16)
+        with pytest.raises(ValueError, match="one device.*MirroredStrategy with 2"):
+            model.compile("adam", loss="mse")
+
+
+def test_fit_refuses_a_distribution_that_this_backend_ignores():
+    model = small_model(V, width=16)
+    mesh = keras.distribution.DeviceMesh((1,), ["batch"], ["cpu:0"])
+    keras.distribution.set_distribution(keras.distribution.DataParallel(mesh))
+    try:
+        with pytest.raises(ValueError, match="unsharded.*JAX"):
+            model.compile("adam", loss="mse")
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+def test_a_model_in_keras_own_file_is_itself_again(tmp_path):
+    model = small_model(V, width=16)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    ids = np.arange(T)[None]
+    np.testing.assert_array_equal(again(ids), model(ids))
+    again.compile("adam", loss="mse")
+    with pytest.raises(ValueError, match="clip"):
+        again.compile(keras.optimizers.Adam(clipnorm=1.0), loss="mse")

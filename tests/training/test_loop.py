@@ -322,7 +322,11 @@ def test_what_cannot_be_used_leaves_nothing_behind(
     if which == "rows":
         strategy = two_replicas
         experiment = experiment.replace(data=experiment.data.replace(batch_size=5))
-    rule = {"text": "empty", "vocabulary": "vocab_size", "rows": "batch_size"}[which]
+    rule = {
+        "text": "needs at least one character",
+        "vocabulary": "vocab_size=3",
+        "rows": "batch_size=5",
+    }[which]
     with pytest.raises(ValueError, match=rule):
         train(experiment, texts, run_dir, strategy=strategy)
     assert not run_dir.exists()

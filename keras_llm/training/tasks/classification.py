@@ -65,29 +65,26 @@ class_weights='inverse'.
 
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
         """Returns batches of token_ids, segment_ids, lengths, targets and weights."""
-        config, labels = experiment.data, experiment.model.labels
-        train, valid = examples_lib.read_splits(
+        config = experiment.data
+        splits = examples_lib.read_splits(
             lambda source: _read(source, config), train_text, valid_text, config
         )
-        with_pairs = _have_pairs([*train, *valid])
-        rows = EncoderRows(tokenizer, experiment.model.architecture == "bert")
-        splits = {}
-        for split, examples in (("training", train), ("validation", valid)):
-            named = [example["label"] for example in examples]
-            examples_lib.check_known(labels, named, split, "the training examples")
-            pairs = [e["text_pair"] for e in examples] if with_pairs else None
-            arrays = examples_lib.encode_texts(
-                rows, [e["text"] for e in examples], pairs, config.context, split
-            )
-            arrays["targets"] = np.array([labels.index(x) for x in named], "int32")
-            arrays["weights"] = np.ones(len(named), "float32")
-            splits[split] = arrays
-        if self.class_weights == "balanced":
-            targets = splits["training"]["targets"]
-            splits["training"]["weights"] = balanced(targets, len(labels))
-        return examples_lib.example_batches(
-            splits["training"], splits["validation"], config, team
+        with_pairs = _have_pairs([*splits[0], *splits[1]])
+        train, valid = (
+            _encode(experiment, tokenizer, examples, with_pairs, split)
+            for examples, split in zip(splits, ("training", "validation"), strict=True)
         )
+        if self.class_weights == "balanced":
+            num_labels = len(experiment.model.labels)
+            train["weights"] = balanced(train["targets"], num_labels)
+        return examples_lib.example_batches(train, valid, config, team)
+
+    def validation_batches(self, experiment, text, tokenizer, team):
+        """Returns batches of examples that a model is judged by."""
+        examples = list(_read(text, experiment.data))
+        pairs = _have_pairs(examples)
+        arrays = _encode(experiment, tokenizer, examples, pairs, "validation")
+        return examples_lib.validation_examples(arrays, experiment.data, team)
 
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the weighted cross-entropy of the labels."""
@@ -116,7 +113,8 @@ class_weights='inverse'.
         def judge(sums):
             count = int(sums["confusion"].sum())
             scores = class_scores(sums["confusion"])
-            return Scores(float(sums["loss"]) / count, scores, count)
+            loss = float(sums["loss"]) / count
+            return Scores(loss, scores, count, sums["confusion"])
 
         return Validator(strategy, batches, sums, judge)
 
@@ -137,6 +135,22 @@ def balanced(targets: np.ndarray, num_labels: int) -> np.ndarray:
 
 def _read(source, config):
     return data.read_examples(source, {"text": str, "label": str}, config)
+
+
+def _encode(experiment, tokenizer, examples, with_pairs, split):
+    """Returns arrays of rows, targets and weights, each [N, ...]."""
+    labels = experiment.model.labels
+    named = [example["label"] for example in examples]
+    examples_lib.check_known(labels, named, split, "`model.labels`")
+    pairs = [e["text_pair"] for e in examples] if with_pairs else None
+    rows = EncoderRows(tokenizer, experiment.model.architecture == "bert")
+    texts = [example["text"] for example in examples]
+    arrays = examples_lib.encode_texts(
+        rows, texts, pairs, experiment.data.context, split
+    )
+    arrays["targets"] = np.array([labels.index(x) for x in named], "int32")
+    arrays["weights"] = np.ones(len(named), "float32")
+    return arrays
 
 
 def _have_pairs(examples):

@@ -38,8 +38,15 @@ def example_batches(
     """Returns this worker's batches of encoded examples."""
     return (
         data.ExampleBatches(data.EncodedExamples(train), config, *team),
-        data.ValidationExamples(data.EncodedExamples(valid), config, *team),
+        validation_examples(valid, config, team),
     )
+
+
+def validation_examples(
+    arrays: Arrays, config: data.DataConfig, team: Workers
+) -> data.ValidationExamples:
+    """Returns this worker's batches of examples that a model is judged by."""
+    return data.ValidationExamples(data.EncodedExamples(arrays), config, *team)
 
 
 def check_head(task: Any, model: Any, head: str) -> None:
@@ -60,7 +67,7 @@ def fill_in_labels(model: Any, found: Iterable[str]) -> Any:
     counts = Counter(found)
     if not model.labels:
         return model.replace(labels=tuple(sorted(counts)))
-    check_known(model.labels, counts, "training", "`model.labels`")
+    check_known(model.labels, counts, "given", "`model.labels`")
     return model
 
 

@@ -63,9 +63,17 @@ that are masked. Received: mask_rate=1.5.
             valid_text,
             tokenizer,
             team,
-            mask_rate=self.mask_rate,
-            whole_words=self.whole_words,
+            **self._choices(),
         )
+
+    def validation_batches(self, experiment, text, tokenizer, team):
+        """Returns masked rows of a text that a model is judged by."""
+        return masked_rows.validation_batches(
+            experiment, text, tokenizer, team, **self._choices()
+        )
+
+    def _choices(self):
+        return {"mask_rate": self.mask_rate, "whole_words": self.whole_words}
 
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the mean cross-entropy; only masked tokens are scored."""

@@ -55,17 +55,29 @@ def masked_batches(
         team: The workers that share the rows.
         **choices: How to mask; see `data.TokenMasking`.
     """
-    config = experiment.data.replace(context=experiment.data.context - masking.FRAME)
+    config = _within_frame(experiment)
     if valid_text is None:
         train_text, valid_text = data.load_splits(train_text, tokenizer, config)
-    rows = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
-    larger = config.replace(batch_size=config.batch_size * rows)
     train = data.TokenMasking(tokenizer, seed=config.seed, **choices)
-    valid = data.TokenMasking(tokenizer, seed=_VALIDATION_SEED, **choices)
     return (
         data.training_batches(train_text, tokenizer, config, *team, train),
-        data.validation_batches(valid_text, tokenizer, larger, *team, valid),
+        validation_batches(experiment, valid_text, tokenizer, team, **choices),
     )
+
+
+def validation_batches(
+    experiment: Any, text: Any, tokenizer: Any, team: Workers, **choices: Any
+) -> data.ValidationBatches:
+    """Returns this worker's rows of a text, masked alike every time."""
+    config = _within_frame(experiment)
+    rows = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
+    larger = config.replace(batch_size=config.batch_size * rows)
+    masks = data.TokenMasking(tokenizer, seed=_VALIDATION_SEED, **choices)
+    return data.validation_batches(text, tokenizer, larger, *team, masks)
+
+
+def _within_frame(experiment: Any) -> data.DataConfig:
+    return experiment.data.replace(context=experiment.data.context - masking.FRAME)
 
 
 def refuse_carried_state(config: TrainConfig) -> None:

@@ -98,23 +98,26 @@ class QuestionAnswering(Task):
         train, valid = examples_lib.read_splits(
             lambda source: _read(source, config), train_text, valid_text, config
         )
-        cut = []
-        for split, examples in (("training", train), ("validation", valid)):
-            if not examples:
-                raise data.DataError(
-                    f"Examples are needed. Received: none for {split}."
-                )
-            most = self.max_question_tokens
-            questions = context_windows.tokenize(tokenizer, examples, most)
-            cut.append(
-                context_windows.cut_windows(
-                    tokenizer, questions, config.context, self.stride
-                )
-            )
-        learnt = data.EncodedExamples(cut[0].arrays)
+        learnt = self._windows(experiment, tokenizer, train, "training")
+        judged = self._windows(experiment, tokenizer, valid, "validation")
         return (
-            data.ExampleBatches(learnt, config, *team),
-            QuestionWindows(cut[1], config, team),
+            data.ExampleBatches(data.EncodedExamples(learnt.arrays), config, *team),
+            QuestionWindows(judged, config, team),
+        )
+
+    def validation_batches(self, experiment, text, tokenizer, team):
+        """Returns batches of windows that a model is judged by."""
+        examples = list(_read(text, experiment.data))
+        windows = self._windows(experiment, tokenizer, examples, "validation")
+        return QuestionWindows(windows, experiment.data, team)
+
+    def _windows(self, experiment, tokenizer, examples, split):
+        if not examples:
+            raise data.DataError(f"Examples are needed. Received: none for {split}.")
+        most = self.max_question_tokens
+        questions = context_windows.tokenize(tokenizer, examples, most)
+        return context_windows.cut_windows(
+            tokenizer, questions, experiment.data.context, self.stride
         )
 
     def objective(self, model, config, fuse=None, rows=None):

@@ -63,11 +63,22 @@ class ReplacedTokens(Task):
             valid_text,
             tokenizer,
             team,
-            mask_rate=self.mask_rate,
-            whole_words=self.whole_words,
-            mask_share=1.0,
-            random_share=0.0,
+            **self._choices(),
         )
+
+    def validation_batches(self, experiment, text, tokenizer, team):
+        """Returns masked rows of a text that a model is judged by."""
+        return masked_rows.validation_batches(
+            experiment, text, tokenizer, team, **self._choices()
+        )
+
+    def _choices(self):
+        return {
+            "mask_rate": self.mask_rate,
+            "whole_words": self.whole_words,
+            "mask_share": 1.0,
+            "random_share": 0.0,
+        }
 
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the joint loss; label smoothing is the generator's alone."""

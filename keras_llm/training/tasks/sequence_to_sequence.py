@@ -70,6 +70,12 @@ class SequenceToSequence(Task):
         ]
         return examples_lib.example_batches(*arrays, config, team)
 
+    def validation_batches(self, experiment, text, tokenizer, team):
+        """Returns batches of examples that a model is judged by."""
+        examples = list(_read(text, experiment.data))
+        arrays = self._encoded(experiment, examples, tokenizer, "validation")
+        return examples_lib.validation_examples(arrays, experiment.data, team)
+
     def _encoded(self, experiment, examples, tokenizer, split):
         sources, source_lengths = closed_rows(
             tokenizer,

@@ -49,18 +49,21 @@ class Tagging(Task):
 
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
         """Returns batches of rows, with targets and weights [R, T] by their pieces."""
-        config, labels = experiment.data, experiment.model.labels
-        train, valid = examples_lib.read_splits(
+        config = experiment.data
+        splits = examples_lib.read_splits(
             lambda source: _read(source, config), train_text, valid_text, config
         )
-        splits = []
-        for split, examples in (("training", train), ("validation", valid)):
-            tags = [tag for example in examples for tag in example["tags"]]
-            examples_lib.check_known(labels, tags, split, "the training examples")
-            splits.append(
-                _encode(EncoderRows(tokenizer), examples, labels, config.context, split)
-            )
-        return examples_lib.example_batches(*splits, config, team)
+        arrays = [
+            _encode(experiment, tokenizer, examples, split)
+            for examples, split in zip(splits, ("training", "validation"), strict=True)
+        ]
+        return examples_lib.example_batches(*arrays, config, team)
+
+    def validation_batches(self, experiment, text, tokenizer, team):
+        """Returns batches of examples that a model is judged by."""
+        examples = list(_read(text, experiment.data))
+        arrays = _encode(experiment, tokenizer, examples, "validation")
+        return examples_lib.validation_examples(arrays, experiment.data, team)
 
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the cross-entropy of the words' tags."""
@@ -92,7 +95,8 @@ class Tagging(Task):
         def judge(sums):
             words = max(1.0, float(sums["confusion"].sum()))
             scores = class_scores(sums["confusion"])
-            return Scores(float(sums["loss"]) / words, scores, batches.num_rows)
+            loss = float(sums["loss"]) / words
+            return Scores(loss, scores, batches.num_rows, sums["confusion"])
 
         return Validator(strategy, batches, sums, judge)
 
@@ -116,8 +120,12 @@ def _read(source, config):
     return data.read_examples(source, {"tokens": list, "tags": list}, config, _check)
 
 
-def _encode(rows, examples, labels, limit, split):
+def _encode(experiment, tokenizer, examples, split):
     """Returns arrays of rows, targets and weights, each [N, T]."""
+    rows, limit = EncoderRows(tokenizer), experiment.data.context
+    labels = experiment.model.labels
+    tags = [tag for example in examples for tag in example["tags"]]
+    examples_lib.check_known(labels, tags, split, "`model.labels`")
     words = [[examples_lib.utf8(word) for word in e["tokens"]] for e in examples]
     sizes = np.array([len(row) for row in words], "int64")
     ids = rows.tokenizer.encode(tf.constant(sum(words, []), tf.string))
@@ -136,7 +144,7 @@ def _encode(rows, examples, labels, limit, split):
         first = 1 + np.cumsum(counts) - counts
         # A word of no pieces has no place; one beyond the cut has lost its.
         there = (counts > 0) & (first < arrays["lengths"][i] - 1)
-        tags = np.array([labels.index(tag) for tag in example["tags"]], "int32")
-        targets[i, first[there]] = tags[there]
+        places = np.array([labels.index(tag) for tag in example["tags"]], "int32")
+        targets[i, first[there]] = places[there]
         weights[i, first[there]] = 1.0
     return {**arrays, "targets": targets, "weights": weights}

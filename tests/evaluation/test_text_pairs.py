@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_llm import data, evaluation, generation, models, tokenizers
+from tests import forked
 
 PAIRS = [
     {"source": "one fish", "target": "un poisson"},
@@ -107,3 +108,35 @@ def test_refusals(model, examples, tmp_path):
     (tmp_path / "none.jsonl").write_text('{"source": "one"}\n')
     with pytest.raises(data.DataError, match="'target'"):
         evaluation.evaluate_pairs(model, tokenizer, tmp_path / "none.jsonl")
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model"
+    models.save(model, path, tokenizers.ByteTokenizer())
+    return path
+
+
+def test_the_command_prints_the_same_figures(model, folder, examples):
+    run = forked.run(
+        "scripts/evaluate.py",
+        f"--model={folder}",
+        f"--examples={examples}",
+        "--json",
+        "--num_beams=2",
+        "--max_new_tokens=7",
+        "--limit=2",
+    )
+    assert run.returncode == 0, run.stderr
+    found = evaluation.evaluate_pairs(
+        model,
+        tokenizers.ByteTokenizer(),
+        examples,
+        num_beams=2,
+        max_new_tokens=7,
+        limit=2,
+    )
+    printed = json.loads(run.stdout)
+    for name in ("bleu_signature", "chrf_signature"):
+        assert printed.pop(name) == found.pop(name)
+    assert printed == pytest.approx(found, rel=1e-5)

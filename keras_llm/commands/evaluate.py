@@ -95,7 +95,7 @@ def _measure(model: Any, tokenizer: Any) -> dict[str, Any]:
 
     config = model.config
     if config.architecture in ("t5", "lstm_seq2seq"):
-        writing = {flag.name: flag.value for flag in _OF_PAIRS}
+        writing: dict[str, Any] = {f.name: f.value for f in _OF_PAIRS}
         return evaluation.evaluate_pairs(model, tokenizer, **_examples(), **writing)
     for flag in _OF_PAIRS:
         _refuse(flag, "only an encoder-decoder is measured by the texts it writes")

@@ -103,6 +103,8 @@ def _check_fit(
     tensors: TensorFolder,
 ) -> None:
     """Raises CorruptFolderError unless the tensors are the expected and the allowed."""
+    for name in set(expected) & set(tensors.shapes):
+        tensors.check_readable(name)
     missing = sorted(set(expected) - set(tensors.shapes))
     left_over = sorted(set(tensors.shapes) - set(expected) - set(allowed))
     if missing or left_over:
@@ -120,6 +122,8 @@ def _check_fit(
 
 def _check_copies(tensors: TensorFolder, copies: Mapping[str, str]) -> None:
     """Raises CorruptFolderError where a repeated tensor differs from its original."""
+    for copy in set(copies) & set(tensors.shapes):
+        tensors.check_readable(copy)
     for copy, original in copies.items():
         if copy in tensors.shapes and not np.array_equal(
             tensors.read(copy), tensors.read(original)

@@ -2,6 +2,9 @@
 
 Command: python scripts/train.py --config=keras_llm/configs/lstm_translation.py
 --train_text=pairs.jsonl --run_dir=runs/translation
+
+2.1 million weights, 2,400 steps: 709 s on one shared core of two (AMD EPYC, Zen 5) for
+23,408 pairs. What came out is in docs/results.md.
 """
 
 from keras_llm.data import DataConfig

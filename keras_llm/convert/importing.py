@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Collection
 
 from keras_llm import models
-from keras_llm.convert import electra_pair, fitting
+from keras_llm.convert import electra_pair, fitting, sentence_files
 from keras_llm.convert.families import family_of
 from keras_llm.convert.safetensors_folder import open_tensors
 from keras_llm.convert.tokenizer_files import checked_tokenizer
@@ -49,7 +49,7 @@ def import_folder(
     if electra_pair.is_pair(root):
         electra_pair.import_pair(root, out, ignored_fields, with_tokenizer)
         return
-    values = fitting.read_values(root)
+    values = {**fitting.read_values(root), **sentence_files.read_pooling(root)}
     family = family_of(values)
     config = family.read_config(values, ignored_fields)
     tokenizer = None

@@ -65,7 +65,7 @@ progress() {
 install() {
   echo "Installing the locked dependencies into .venv (some minutes the first time)"
   .venv/bin/python -m pip install --disable-pip-version-check --no-input \
-    --require-hashes --requirement "$LOCK" 2>&1 | progress &&
+    --require-hashes --use-pep517 --requirement "$LOCK" 2>&1 | progress &&
     .venv/bin/python -m pip install --disable-pip-version-check --no-input \
       --no-deps --no-build-isolation --editable . 2>&1 | progress
 }

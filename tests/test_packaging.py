@@ -70,7 +70,9 @@ def imported_distributions(folder: str) -> dict[str, str]:
 
 def test_the_package_imports_what_it_requires():
     found = imported_distributions("keras_llm")
-    assert {name: found[name] for name in found.keys() - names("", "plot")} == {}
+    assert {
+        name: found[name] for name in found.keys() - names("", "metrics", "plot")
+    } == {}
     assert names("") - found.keys() == set(FOR_OTHERS)
 
 
@@ -78,7 +80,9 @@ def test_the_tests_import_what_their_extras_require():
     found = imported_distributions("tests")
     # pytest brings packaging.
     missing = (
-        found.keys() - names("", "test", "jax", "plot") - {"packaging", "keras-hub"}
+        found.keys()
+        - names("", "test", "jax", "metrics", "plot")
+        - {"packaging", "keras-hub"}
     )
     assert {name: found[name] for name in missing} == {}
 
@@ -87,7 +91,7 @@ def lock() -> str:
     return (ROOT / "requirements.lock").read_text("utf-8")
 
 
-@pytest.mark.parametrize("extra", ["", "test", "dev", "jax", "plot"])
+@pytest.mark.parametrize("extra", ["", "test", "dev", "jax", "metrics", "plot"])
 def test_the_lock_satisfies_every_requirement(extra):
     pins = {match["name"]: match["version"] for match in PIN.finditer(lock())}
     for item in declared()[extra]:

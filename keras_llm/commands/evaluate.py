@@ -2,7 +2,8 @@ r"""Measures a model on held-out texts or examples, each once, exactly.
 
 What is measured depends on the model. A language model, one that fills masks, and a
 text VAE read a text: --text. A classifier, a tagger and a finder of answers read
-examples, JSON lines such as they learn from: --examples.
+examples, JSON lines such as they learn from: --examples. So does an encoder-decoder,
+whose texts are scored too.
 
 Examples: python scripts/evaluate.py --model=runs/whale/best --text='held_out/*.txt'
     python scripts/evaluate.py --model=runs/reviews/best --examples=test.jsonl --json
@@ -45,7 +46,23 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of those latents.", 0)
 _JSON = flags.DEFINE_bool(
     "json", False, "Print one JSON object; a perplexity beyond float64 is null."
 )
+_NUM_BEAMS = flags.DEFINE_integer(
+    "num_beams", 1, "Of an encoder-decoder: beams of the search for its texts.", 1
+)
+_MAX_NEW_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens", 128, "Of an encoder-decoder: most tokens of a text.", 1
+)
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "Of an encoder-decoder: read so many examples alone, the first.", 1
+)
+_BLEU_TOKENIZER = flags.DEFINE_enum(
+    "bleu_tokenizer",
+    "13a",
+    ["13a", "intl", "char", "zh", "none"],
+    "Of an encoder-decoder: how BLEU tells words apart; zh for Chinese.",
+)
 
+_OF_PAIRS = (_NUM_BEAMS, _MAX_NEW_TOKENS, _LIMIT, _BLEU_TOKENIZER)
 # Flags that say how documents are told apart, which examples are already.
 _OF_TEXT = ("json_field", "document_separator")
 
@@ -84,6 +101,11 @@ def _measure(model: Any, tokenizer: Any) -> dict[str, Any]:
     if config.architecture != "text_vae":
         for flag in (_SAMPLES, _SEED):
             _refuse(flag, "only of a text VAE are latents drawn")
+    if config.architecture in ("t5", "lstm_seq2seq"):
+        writing: dict[str, Any] = {f.name: f.value for f in _OF_PAIRS}
+        return evaluation.evaluate_pairs(model, tokenizer, **_examples(), **writing)
+    for flag in _OF_PAIRS:
+        _refuse(flag, "only an encoder-decoder is measured by the texts it writes")
     match config.architecture, getattr(config, "head", None):
         case (("gemma" | "gpt2" | "llama" | "lstm_lm"), _):
             return _language_model(model, tokenizer)
@@ -184,4 +206,6 @@ def _described(figures: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -30,7 +30,7 @@ _HEADS = {
 }
 
 
-class _Dropout:
+class Dropout:
     """Two rates there, which must agree: one here."""
 
     def read(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class _Dropout:
         if rates[0] != rates[1]:
             raise UnsupportedModelError(
                 "`hidden_dropout_prob` must equal `attention_probs_dropout_prob`: our "
-                f"`bert` has one rate. Received: {rates}."
+                f"models have one rate. Received: {rates}."
             )
         return {"dropout": rates[0]}
 
@@ -53,7 +53,7 @@ class _Dropout:
         )
 
 
-class _Labels:
+class Labels:
     """The classes' names by number, and numbers by name."""
 
     def read(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,37 @@ class _Labels:
         }
 
 
-def _pair(ours: str, theirs: str) -> list[Weight]:
+# What ELECTRA's configs share with BERT's.
+FIELDS = (
+    Field("vocab_size", "vocab_size"),
+    Field("hidden_size", "width"),
+    Field("num_hidden_layers", "num_layers"),
+    Field("num_attention_heads", "num_heads"),
+    Field("intermediate_size", "feed_forward_width"),
+    Field("max_position_embeddings", "max_positions"),
+    Field("type_vocab_size", "num_segments", default=2),
+    Field("layer_norm_eps", "epsilon", default=1e-12),
+    Dropout(),
+)
+FIXED = {
+    "add_cross_attention": False,
+    "classifier_dropout": None,
+    "hidden_act": "gelu",
+    "is_decoder": False,
+    "tie_word_embeddings": True,
+}
+OBSOLETE = {
+    "gradient_checkpointing": ANY,  # How it was trained.
+    "num_labels": ANY,  # As many as have names.
+    "position_embedding_type": "absolute",
+    "problem_type": ANY,  # The loss, not the logits.
+}
+# The first files were renamed from TensorFlow's words.
+OLD_ENDINGS = {"LayerNorm.weight": "gamma", "LayerNorm.bias": "beta"}
+PLAIN = {"pooling": "first", "normalize": False}
+
+
+def pair(ours: str, theirs: str) -> list[Weight]:
     """Returns the two weights of a norm, or of a projection stored [out, in]."""
     is_norm = theirs.endswith("LayerNorm")
     kernel = "scale" if is_norm else "kernel"
@@ -80,26 +110,37 @@ def _pair(ours: str, theirs: str) -> list[Weight]:
     ]
 
 
-def _weights(config: BertConfig) -> list[Weight]:
-    """Returns the mapping of a complete config."""
-    # Their class without a head names the trunk's tensors without its prefix.
-    trunk = "" if config.head == "embed" else "bert."
+def trunk_weights(config: BertConfig, theirs: str, prefix: str = "") -> list[Weight]:
+    """Returns the mapping of the tables and the blocks.
+
+    Args:
+        config: A complete one.
+        theirs: What their names of the trunk's tensors begin with.
+        prefix: Before our names of the blocks.
+    """
     found = [
-        Weight(f"{ours}/embeddings", (f"{trunk}embeddings.{theirs}.weight",))
-        for ours, theirs in _TABLES.items()
+        Weight(f"{ours}/embeddings", (f"{theirs}embeddings.{name}.weight",))
+        for ours, name in _TABLES.items()
     ]
-    found += _pair("embedding_norm", f"{trunk}embeddings.LayerNorm")
+    found += pair("embedding_norm", f"{theirs}embeddings.LayerNorm")
     for i in range(config.num_layers):
-        theirs = f"{trunk}encoder.layer.{i}"
-        parts = [f"{theirs}.attention.self.{x}" for x in ("query", "key", "value")]
-        fused = f"block_{i}/attention/query_key_value"
+        layer, block = f"{theirs}encoder.layer.{i}", f"{prefix}block_{i}"
+        parts = [f"{layer}.attention.self.{x}" for x in ("query", "key", "value")]
+        fused = f"{block}/attention/query_key_value"
         kernels = tuple(f"{part}.weight" for part in parts)
         found.append(Weight(f"{fused}/kernel", kernels, transposed=True))
         found.append(Weight(f"{fused}/bias", tuple(f"{part}.bias" for part in parts)))
         for ours, name in _BLOCK.items():
-            found += _pair(f"block_{i}/{ours}", f"{theirs}.{name}")
+            found += pair(f"{block}/{ours}", f"{layer}.{name}")
+    return found
+
+
+def _weights(config: BertConfig) -> list[Weight]:
+    """Returns the mapping of a complete config."""
+    # Their class without a head names the trunk's tensors without its prefix.
+    found = trunk_weights(config, "" if config.head == "embed" else "bert.")
     for ours, theirs in _HEADS[config.head].items():
-        found += _pair(ours, theirs)
+        found += pair(ours, theirs)
     if config.head == "masked_lm":
         bias = "cls.predictions.bias"
         found.append(Weight("token_embedding/output_bias", (bias,)))
@@ -122,48 +163,29 @@ def _family(head: str, model_class: str, *more: Any, **always: Any) -> Family:
         trunk_class=None,
         prefix="" if head == "embed" else "bert.",
         config=BertConfig,
-        fields=(
-            Field("vocab_size", "vocab_size"),
-            Field("hidden_size", "width"),
-            Field("num_hidden_layers", "num_layers"),
-            Field("num_attention_heads", "num_heads"),
-            Field("intermediate_size", "feed_forward_width"),
-            Field("max_position_embeddings", "max_positions"),
-            Field("type_vocab_size", "num_segments", default=2),
-            Field("layer_norm_eps", "epsilon", default=1e-12),
-            _Dropout(),
-            *more,
-        ),
-        always={"head": head, "embedding_width": None, **always},
-        fixed={
-            "add_cross_attention": False,
-            "classifier_dropout": None,
-            "hidden_act": "gelu",
-            "is_decoder": False,
-            "tie_word_embeddings": True,
+        fields=(*FIELDS, *more),
+        always={
+            "head": head,
+            "embedding_width": None,
+            "pooler_activation": "tanh",
+            **always,
         },
+        fixed=FIXED,
         silent={},
-        obsolete={
-            "gradient_checkpointing": ANY,  # How it was trained.
-            "num_labels": ANY,  # As many as have names.
-            "position_embedding_type": "absolute",
-            "problem_type": ANY,  # The loss, not the logits.
-        },
+        obsolete=OBSOLETE,
         complete=lambda config: config.replace(feed_forward_width=config.inner_dim),
         weights=_weights,
         copies=lambda config: copies if head == "masked_lm" else {},
         not_weights=not_weights,
-        # The first files were renamed from TensorFlow's words.
-        old_endings={"LayerNorm.weight": "gamma", "LayerNorm.bias": "beta"},
+        old_endings=OLD_ENDINGS,
     )
 
 
-_PLAIN = {"pooling": "first", "normalize": False}
 FAMILIES = (
-    _family("masked_lm", "BertForMaskedLM", labels=(), **_PLAIN),
-    _family("classify", "BertForSequenceClassification", _Labels(), **_PLAIN),
-    _family("tag", "BertForTokenClassification", _Labels(), **_PLAIN),
-    _family("answer", "BertForQuestionAnswering", labels=(), **_PLAIN),
+    _family("masked_lm", "BertForMaskedLM", labels=(), **PLAIN),
+    _family("classify", "BertForSequenceClassification", Labels(), **PLAIN),
+    _family("tag", "BertForTokenClassification", Labels(), **PLAIN),
+    _family("answer", "BertForQuestionAnswering", labels=(), **PLAIN),
     _family(
         "embed",
         "BertModel",

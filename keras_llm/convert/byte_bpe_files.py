@@ -18,6 +18,20 @@ _SPLIT = {
     "trim_offsets": True,
     "use_regex": True,
 }
+_BY_BYTES = {**_SPLIT, "use_regex": False}
+# The regular expressions of `tokenizers/splitting_by_runs.py`.
+_RUNS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|{NUMBERS}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PATTERNS = {
+    "llama3": _RUNS.replace("{NUMBERS}", r"\p{N}{1,3}"),
+    "qwen2": _RUNS.replace("{NUMBERS}", r"\p{N}"),
+}
+_NFC = {"type": "NFC"}
+# Tokens that are no special ones, such as <think>: they too enter by id alone, but are
+# written into a text.
+_MARKUP = re.compile(r"<[^\s<>]+>")
 _MODEL = {
     "type": "BPE",
     "dropout": None,
@@ -48,31 +62,71 @@ def from_fast(
     vocabulary, merges = dict(model.pop("vocab")), model.pop("merges")
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         model[name] = model[name] or None  # "" says the same.
-    split = {**_SPLIT, **(values.get("pre_tokenizer") or {"type": None})}
-    split["trim_offsets"] = True  # It moves offsets alone.
+    whole_words = model["ignore_merges"]
+    model["ignore_merges"] = False
+    options = {
+        "split": _split_of(values.get("pre_tokenizer"), path),
+        "unicode_form": "nfc" if values.get("normalizer") == _NFC else "none",
+        "whole_words": whole_words is True,
+    }
     for name, given, wanted in (
         ("model", model, _MODEL),
-        ("normalizer", values.get("normalizer"), None),
-        ("pre_tokenizer", split, _SPLIT),
+        ("normalizer", values.get("normalizer") or _NFC, _NFC),
     ):
         if given != wanted:
-            raise UnsupportedModelError(
-                f"`{name}` must be {wanted}, which is what byte-level BPE does here. "
-                f"Received: {given} in {path}. Import the model without its tokenizer."
-            )
+            raise _unsupported(name, f"{wanted}", given, path)
     specials = set()
     for token in values.get("added_tokens") or ():
         name, number = token["content"], token["id"]
-        if not token["special"]:
+        if not (token["special"] or _MARKUP.fullmatch(name)):
             raise UnsupportedModelError(
-                "Text never turns into an added token here, so each must be special. "
-                f"Received: {name!r} in {path}. Import the model without its tokenizer."
+                "Text never turns into an added token here, so each must be special, "
+                f"or a mark in angle brackets. Received: {name!r} in {path}. Import "
+                "the model without its tokenizer."
             )
         if vocabulary.setdefault(name, number) != number:
             raise CorruptFolderError(f"{path} gives {name!r} two ids.")
-        specials.add(name)
+        if token["special"]:
+            specials.add(name)
+        elif not name.isascii():
+            raise CorruptFolderError(f"{path} has a mark {name!r} beyond ASCII.")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-    return _byte_bpe(path, names, vocabulary, pairs, specials)
+    return _byte_bpe(path, names, vocabulary, pairs, specials, **options)
+
+
+def _split_of(given: Any, path: pathlib.Path) -> str:
+    """Returns which of our splits a `pre_tokenizer` is."""
+    steps = [given]
+    if isinstance(given, dict) and given.get("type") == "Sequence":
+        steps = given["pretokenizers"]
+    # Offsets alone are trimmed.
+    level = {**_SPLIT, **(steps[-1] or {"type": None}), "trim_offsets": True}
+    if len(steps) == 1 and level == _SPLIT:
+        return "gpt2"
+    if len(steps) == 2 and level == _BY_BYTES:
+        for name in _PATTERNS:
+            if steps[0] == _by_pattern(name):
+                return name
+    wanted = f"{_SPLIT}, or before {_BY_BYTES} one of {list(_PATTERNS.values())}"
+    raise _unsupported("pre_tokenizer", wanted, given, path)
+
+
+def _by_pattern(name: str) -> dict[str, Any]:
+    return {
+        "type": "Split",
+        "pattern": {"Regex": _PATTERNS[name]},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+
+
+def _unsupported(
+    name: str, wanted: str, given: Any, path: pathlib.Path
+) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"`{name}` must be {wanted}, which is what byte-level BPE does here. "
+        f"Received: {given} in {path}. Import the model without its tokenizer."
+    )
 
 
 def from_two_files(
@@ -98,6 +152,7 @@ def _byte_bpe(
     vocabulary: Mapping[str, int],
     pairs: Sequence[Sequence[str]],
     specials: Collection[str],
+    **options: Any,
 ) -> ByteBPETokenizer:
     """Returns the tokenizer after checking that its ids are 0 to V - 1."""
     tokens = {number: token for token, number in vocabulary.items()}
@@ -122,7 +177,7 @@ def _byte_bpe(
         (gpt2_files.to_bytes(left), gpt2_files.to_bytes(right)) for left, right in pairs
     ]
     special_ids = {role: vocabulary[name] for role, name in roles.items()}
-    return ByteBPETokenizer(token_bytes, merges, special_ids, roles)
+    return ByteBPETokenizer(token_bytes, merges, special_ids, roles, **options)
 
 
 def _roles(
@@ -154,8 +209,13 @@ def _roles(
 def to_fast(tokenizer: ByteBPETokenizer | ByteTokenizer) -> dict[str, Any]:
     """Returns what `tokenizer.json` holds of a tokenizer; bytes are BPE unmerged."""
     merges: list[tuple[bytes, bytes]] = []
+    split, normalizer, whole_words = _SPLIT, None, False
     if isinstance(tokenizer, ByteBPETokenizer):
-        merges = tokenizer.merges
+        merges, whole_words = tokenizer.merges, tokenizer.whole_words
+        normalizer = _NFC if tokenizer.unicode_form == "nfc" else None
+        if tokenizer.split in _PATTERNS:
+            steps = [_by_pattern(tokenizer.split), _BY_BYTES]
+            split = {"type": "Sequence", "pretokenizers": steps}
     tokens = [gpt2_files.to_text(token) for token in tokenizer.token_bytes]
     for role, name in special_names(tokenizer).items():
         tokens[tokenizer.special_ids[role]] = name
@@ -174,12 +234,13 @@ def to_fast(tokenizer: ByteBPETokenizer | ByteTokenizer) -> dict[str, Any]:
             {"id": number, "content": tokens[number], **added}
             for number in sorted(tokenizer.special_ids.values())
         ],
-        "normalizer": None,
-        "pre_tokenizer": _SPLIT,
+        "normalizer": normalizer,
+        "pre_tokenizer": split,
         "post_processor": None,
         "decoder": _SPLIT,
         "model": {
             **_MODEL,
+            "ignore_merges": whole_words,
             "vocab": {token: number for number, token in enumerate(tokens)},
             "merges": [[*map(gpt2_files.to_text, pair)] for pair in merges],
         },

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_llm import models
+from keras_llm.convert import electra_pair
 from keras_llm.convert.families import family_for
 from keras_llm.convert.safetensors_folder import write_shards
 from keras_llm.convert.tokenizer_files import write_tokenizer
@@ -33,7 +34,8 @@ def export_folder(
 ) -> Exported:
     """Writes a model folder as a checkpoint folder that Transformers reads.
 
-    One weight at a time is in memory.
+    An `electra` becomes two such folders in one, `generator` and `discriminator`. One
+    weight at a time is in memory.
 
     Args:
         model_folder: As `models.save` writes it.
@@ -51,24 +53,34 @@ def export_folder(
         core.DiskFullError: The disk is full.
     """
     check_absent(out)
-    tokenizer = None
+    tokenizer, written = None, False
+    if models.has_tokenizer(model_folder):
+        tokenizer = models.load_tokenizer(model_folder)
     with models.open_values(model_folder) as (model, read), new_folder(out) as folder:
-        family = family_for(model.config)
-        weights = family.weights(family.complete(model.config))
-        write_shards(
-            folder,
-            shapes_of_theirs(weights, model),
-            _split(weights, read),
-            dtype,
-            shard_bytes,
-        )
-        if models.has_tokenizer(model_folder):
-            tokenizer = models.load_tokenizer(model_folder)
-        end_id = None if tokenizer is None else tokenizer.end_id
-        write_json(folder / _CONFIG, family.write_config(model.config, dtype, end_id))
-        written = tokenizer is not None and write_tokenizer(folder, tokenizer)
+        halves = _checkpoints(model.config)
+        for name, family, config in halves:
+            path = folder / name
+            path.mkdir(exist_ok=True)
+            weights = family.weights(family.complete(config))
+            write_shards(
+                path,
+                shapes_of_theirs(weights, model),
+                _split(weights, read),
+                dtype,
+                shard_bytes,
+            )
+            end_id = None if tokenizer is None else tokenizer.end_id
+            write_json(path / _CONFIG, family.write_config(config, dtype, end_id))
+            written = tokenizer is not None and write_tokenizer(path, tokenizer)
     kind = None if tokenizer is None else tokenizer.kind
-    return Exported(family.model_type, kind, written)
+    return Exported(halves[0].family.model_type, kind, written)
+
+
+def _checkpoints(config: Any) -> list[electra_pair.Half]:
+    """Returns what a model is written as: one checkpoint, or ELECTRA's two."""
+    if isinstance(config, models.ElectraConfig):
+        return electra_pair.halves(config)
+    return [electra_pair.Half("", family_for(config), config)]
 
 
 def _split(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_llm.convert import bert, gemma, gpt2, llama, qwen, t5
+from keras_llm.convert import bert, electra, gemma, gpt2, llama, qwen, t5
 from keras_llm.convert.family import Family, UnsupportedModelError
 
 # Where a config of ours fits several, the first is written.
@@ -17,6 +17,7 @@ FAMILIES: tuple[Family, ...] = (
     gemma.GEMMA2,
     t5.FAMILY,
     *bert.FAMILIES,
+    *electra.FAMILIES,
 )
 
 

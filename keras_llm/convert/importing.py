@@ -1,36 +1,15 @@
 """Checkpoint folders of Transformers to model folders."""
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
-
-import keras
-import numpy as np
+from collections.abc import Collection
 
 from keras_llm import models
+from keras_llm.convert import electra_pair, fitting, sentence_files
 from keras_llm.convert.families import family_of
-from keras_llm.convert.family import Family
-from keras_llm.convert.safetensors_folder import TensorFolder, open_tensors, plain_file
-from keras_llm.convert.tokenizer_files import read_tokenizer
-from keras_llm.convert.weights import Weight, shapes_of_theirs
-from keras_llm.core import CorruptFolderError, check_absent, read_json
-
-_CONFIG = "config.json"
-# What our configs may have, and tensors bear out.
-_SIZES = (
-    "vocab_size",
-    "width",
-    "num_layers",
-    "num_heads",
-    "key_value_heads",
-    "head_size",
-    "feed_forward_width",
-    "num_decoder_layers",
-    "num_segments",
-    "relative_buckets",
-)
+from keras_llm.convert.safetensors_folder import open_tensors
+from keras_llm.convert.tokenizer_files import checked_tokenizer
+from keras_llm.core import check_absent
 
 Path = str | os.PathLike[str]
 
@@ -48,7 +27,8 @@ def import_folder(
 
     Args:
         source: Holds `config.json`, and `model.safetensors` or its shards with
-            `model.safetensors.index.json`. Files that are links are refused.
+            `model.safetensors.index.json`. Or two such folders, `generator` and
+            `discriminator`, of an ELECTRA. Files that are links are refused.
         out: The model folder; it must not exist.
         ignored_fields: Fields of their config that change nothing, as you know.
         with_tokenizer: Whether to read the tokenizer's files too, if there are any.
@@ -66,110 +46,17 @@ def import_folder(
     root = pathlib.Path(source)
     if not root.is_dir():
         raise FileNotFoundError(f"A checkpoint folder is needed. Received: {source}.")
-    values = read_json(plain_file(root, _CONFIG))
-    if not isinstance(values, dict):
-        raise CorruptFolderError(f"{root / _CONFIG} must hold a JSON object.")
+    if electra_pair.is_pair(root):
+        electra_pair.import_pair(root, out, ignored_fields, with_tokenizer)
+        return
+    values = {**fitting.read_values(root), **sentence_files.read_pooling(root)}
     family = family_of(values)
     config = family.read_config(values, ignored_fields)
-    tokenizer = read_tokenizer(root, values) if with_tokenizer else None
-    if tokenizer is not None and not tokenizer.vocab_size <= config.vocab_size:
-        raise CorruptFolderError(
-            "The tokenizer may have no more ids than the model. Received: "
-            f"{tokenizer.vocab_size} and {config.vocab_size} in {root}."
-        )
+    tokenizer = None
+    if with_tokenizer:
+        tokenizer = checked_tokenizer(root, values, config.vocab_size)
     with open_tensors(root) as tensors:
-        _check_sizes(config, tensors)
+        fitting.check_sizes(config, tensors)
         model = models.skeleton(config)
-        weights = _weights_as_in(tensors, family, config, model)
-        models.save_values(model, _joined(weights, tensors), out, tokenizer)
-
-
-def _check_sizes(config: Any, tensors: TensorFolder) -> None:
-    """Raises CorruptFolderError for sizes that the tensors cannot have.
-
-    Before anything is built: a config of a few bytes may ask for any size.
-    """
-    largest = max(
-        (max(shape, default=1) for shape in tensors.shapes.values()), default=0
-    )
-    for name, value in config.to_dict().items():
-        most = len(tensors.shapes) if name.endswith("_layers") else largest
-        if name in _SIZES and value is not None and not value <= most:
-            raise CorruptFolderError(
-                f"The config asks for {name}={value}, but the tensors beside it allow "
-                f"{most} at most."
-            )
-
-
-def _weights_as_in(
-    tensors: TensorFolder, family: Family, config: Any, model: keras.Model
-) -> list[Weight]:
-    """Returns the mapping in the order of the model, once all tensors fit.
-
-    A file of the trunk alone leaves the prefix of its names out.
-    """
-    has_prefix = any(name.startswith(family.prefix) for name in tensors.shapes)
-
-    def rename(name: str) -> str:
-        name = name if has_prefix else name.removeprefix(family.prefix)
-        for ending, old in family.old_endings.items():
-            if name.endswith(ending) and name not in tensors.shapes:
-                return f"{name.rpartition('.')[0]}.{old}"
-        return name
-
-    by_path = {
-        weight.ours: dataclasses.replace(
-            weight, theirs=tuple(map(rename, weight.theirs))
-        )
-        for weight in family.weights(family.complete(config))
-    }
-    weights = [by_path.pop(weight.path) for weight in model.weights]
-    assert not by_path, f"no weights of the model: {list(by_path)}"
-    copies = {
-        copy: rename(original) for copy, original in family.copies(config).items()
-    }
-    allowed = [*copies, *filter(family.is_no_weight, tensors.shapes)]
-    _check_fit(shapes_of_theirs(weights, model), allowed, tensors)
-    _check_copies(tensors, copies)
-    return weights
-
-
-def _check_fit(
-    expected: Mapping[str, tuple[int, ...]],
-    allowed: Collection[str],
-    tensors: TensorFolder,
-) -> None:
-    """Raises CorruptFolderError unless the tensors are the expected and the allowed."""
-    missing = sorted(set(expected) - set(tensors.shapes))
-    left_over = sorted(set(tensors.shapes) - set(expected) - set(allowed))
-    if missing or left_over:
-        raise CorruptFolderError(
-            "The tensors are not those of the config. "
-            f"Missing: {missing}; left over: {left_over}."
-        )
-    for name, shape in expected.items():
-        if tensors.shapes[name] != shape:
-            raise CorruptFolderError(
-                f"The tensor `{name}` has shape {tensors.shapes[name]}, but the config "
-                f"asks for {shape}."
-            )
-
-
-def _check_copies(tensors: TensorFolder, copies: Mapping[str, str]) -> None:
-    """Raises CorruptFolderError where a repeated tensor differs from its original."""
-    for copy, original in copies.items():
-        if copy in tensors.shapes and not np.array_equal(
-            tensors.read(copy), tensors.read(original)
-        ):
-            raise CorruptFolderError(
-                f"`{copy}` must equal `{original}`, since the config ties the two. "
-                "They differ, so one of them would be lost."
-            )
-
-
-def _joined(
-    weights: list[Weight], tensors: TensorFolder
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the path and the values of each of our weights."""
-    for weight in weights:
-        yield weight.ours, weight.join([tensors.read(name) for name in weight.theirs])
+        weights = fitting.weights_as_in(tensors, family, config, model)
+        models.save_values(model, fitting.joined(weights, tensors), out, tokenizer)

@@ -73,6 +73,18 @@ class TensorFolder:
         self.shapes = shapes
         self._files = files
 
+    def check_readable(self, name: str) -> None:
+        """Raises CorruptFolderError unless a tensor is of a type that weights have.
+
+        What is no weight may be of any: position numbers and masks are integers.
+        """
+        dtype = self._files[name].get_slice(name).get_dtype()
+        if dtype not in _READABLE:
+            raise CorruptFolderError(
+                f"Weights are read from {', '.join(_READABLE)}. Received: `{name}` of "
+                f"type {dtype}. Undo the quantisation where it was made."
+            )
+
     def read(self, name: str) -> np.ndarray:
         """Returns a tensor in float32."""
         return self._files[name].get_tensor(name).astype("float32", copy=False)
@@ -85,8 +97,7 @@ def open_tensors(folder: str | os.PathLike[str]) -> Iterator[TensorFolder]:
     Raises:
         FileNotFoundError: There are no safetensors files.
         CorruptFolderError: A file is malformed or cut short; the index names other
-            files than plain ones of the folder, or not what they hold; a tensor is
-            of a type that is not read.
+            files than plain ones of the folder, or not what they hold.
     """
     import ml_dtypes  # noqa: F401  Importing it teaches NumPy bfloat16.
 
@@ -110,19 +121,9 @@ def open_tensors(folder: str | os.PathLike[str]) -> Iterator[TensorFolder]:
                     f"{sorted(names - announced)}."
                 )
             for name in names:
-                shapes[name] = _checked_shape(file, name, path)
+                shapes[name] = tuple(file.get_slice(name).get_shape())
                 files[name] = file
         yield TensorFolder(shapes, files)
-
-
-def _checked_shape(file: Any, name: str, path: pathlib.Path) -> tuple[int, ...]:
-    part = file.get_slice(name)
-    if part.get_dtype() not in _READABLE:
-        raise CorruptFolderError(
-            f"Weights are read from {', '.join(_READABLE)}. Received: `{name}` of type "
-            f"{part.get_dtype()} in {path}. Undo the quantisation where it was made."
-        )
-    return tuple(part.get_shape())
 
 
 def _shards(root: pathlib.Path) -> dict[str, set[str] | None]:

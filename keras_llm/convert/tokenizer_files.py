@@ -54,6 +54,23 @@ def read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer
         ) from error
 
 
+def checked_tokenizer(
+    folder: pathlib.Path, config: Mapping[str, Any], vocab_size: int
+) -> Tokenizer | None:
+    """Returns the tokenizer as `read_tokenizer` does, if the model has all its ids.
+
+    Raises:
+        core.CorruptFolderError: It has more ids than the model.
+    """
+    tokenizer = read_tokenizer(folder, config)
+    if tokenizer is not None and not tokenizer.vocab_size <= vocab_size:
+        raise CorruptFolderError(
+            "The tokenizer may have no more ids than the model. Received: "
+            f"{tokenizer.vocab_size} and {vocab_size} in {folder}."
+        )
+    return tokenizer
+
+
 def _read(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer | None:
     settings = _settings(folder)
     for name in _SENTENCEPIECE:

@@ -191,6 +191,8 @@ class PromptModel(abc.ABC):
         """
         if not isinstance(self.tokenizer, (ByteTokenizer, ByteBPETokenizer)):
             return tf.no_op()
+        if getattr(self.tokenizer, "unicode_form", "none") != "none":
+            return tf.no_op()  # Composed, a text may have fewer bytes.
         # Twice that: of what is little too long, the exact check tells the tokens.
         most = 2 * self.limit * self.token_bytes.longest
         num_bytes = tf.strings.length(texts)

@@ -49,6 +49,8 @@ Received: pooling='last'.
     labels: tuple[str, ...] = ()
     # Of heads "classify" and "embed": as in `layers.Pooling`.
     pooling: str = "first"
+    # Of head "classify": of the layer before the logits; "gelu" is ELECTRA's.
+    pooler_activation: str = "tanh"
     normalize: bool = False  # Of head "embed": whether vectors get length 1.
 
     def __post_init__(self):
@@ -79,7 +81,7 @@ def build_bert(config: BertConfig, dtype=None) -> keras.Model:
     | head | output |
     |---|---|
     | "masked_lm" | logits [B, T, V] |
-    | "classify" | logits [B, L], L labels: pooled, then a tanh layer of its own |
+    | "classify" | logits [B, L], L labels: pooled, then a layer of its own |
     | "tag" | logits [B, T, L] |
     | "answer" | logits [B, T, 2] of the answer's start and end; -1e9 at padding |
     | "embed" | vectors [B, D] |

@@ -10,6 +10,7 @@ from keras_llm.models.transformer import normal
 from keras_llm.ops import masks
 
 HEADS = ("masked_lm", "classify", "tag", "answer", "embed")
+POOLER_ACTIVATIONS = ("tanh", "gelu")
 _LABELLED = ("classify", "tag")
 _POOLED = ("classify", "embed")
 
@@ -21,9 +22,13 @@ def check_head(config) -> None:
     """
     checks.check_choice("head", config.head, HEADS)
     checks.check_choice("pooling", config.pooling, POOLINGS)
+    checks.check_choice(
+        "pooler_activation", config.pooler_activation, POOLER_ACTIVATIONS
+    )
     for name, is_set, where in (
         ("labels", bool(config.labels), _LABELLED),
         ("pooling", config.pooling != "first", _POOLED),
+        ("pooler_activation", config.pooler_activation != "tanh", ("classify",)),
         ("normalize", config.normalize, ("embed",)),
     ):
         if is_set and config.head not in where:
@@ -71,7 +76,9 @@ def attach_head(config, hidden, real, token_embedding, dtype):
         pooler = Linear(
             config.width, kernel_initializer=normal(), name="pooler", dtype=dtype
         )
-        hidden = ops.tanh(pooler(pooled))
+        is_tanh = config.pooler_activation == "tanh"
+        hidden = pooler(pooled)
+        hidden = ops.tanh(hidden) if is_tanh else ops.gelu(hidden, approximate=False)
     logits = ops.cast(head(dropout(hidden)), "float32")
     if config.head == "answer":
         return ops.where(real[..., None], logits, masks.MASKED)

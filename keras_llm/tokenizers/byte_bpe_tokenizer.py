@@ -7,22 +7,29 @@ from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_text as tf_text
 
+from keras_llm.core import checks
 from keras_llm.tokenizers import gpt2_files
 from keras_llm.tokenizers.merge_rules import MergeRules
-from keras_llm.tokenizers.splitting import split_words
+from keras_llm.tokenizers.splitting import Words, split_words
+from keras_llm.tokenizers.splitting_by_runs import split_by_runs
 from keras_llm.tokenizers.tokenizer import Tokenizer
-from keras_llm.tokenizers.word_table import WordTable
+from keras_llm.tokenizers.word_table import LongWordTable, WordTable
 
 _VOCABULARY_FILE = "vocab.json"
 _MERGES_FILE = "merges.txt"
 END_TOKEN = "<|endoftext|>"
+SPLITS = ("gpt2", "llama3", "qwen2")
+UNICODE_FORMS = ("none", "nfc")
+_DEFAULTS = {"split": "gpt2", "unicode_form": "none", "whole_words": False}
 
 
 class ByteBPETokenizer(Tokenizer):
-    """GPT-2's tokenizer: words split by its pattern, bytes merged by rank.
+    """GPT-2's tokenizer and its heirs: words split by a pattern, bytes merged by rank.
 
-    Lossless on any bytes; ill-formed UTF-8 is kept byte by byte. Ids are those of
+    Lossless on any bytes unless `unicode_form` is "nfc", which composes letters and
+    accents; ill-formed UTF-8 is kept byte by byte. Ids are those of
     the `tokenizers` and `tiktoken` libraries with special tokens disabled: text that
     spells `<|endoftext|>` is encoded as any other text.
 
@@ -33,10 +40,17 @@ class ByteBPETokenizer(Tokenizer):
         special_ids: Role to id; "end" is required.
         special_names: Role to how the special token is written in files; None for
             `<|endoftext|>` and `<|ROLE|>`.
+        split: How text becomes words: "gpt2"; "llama3", which takes numbers three by
+            three, and a sign before letters with them; or "qwen2", the same with
+            numbers one by one.
+        unicode_form: "nfc" brings text into that form first. Accents that Unicode has
+            had since version 12 keep their order, where there are several on a letter.
+        whole_words: Whether a word that is a token is that token, even where merging
+            its bytes gives others.
 
     Raises:
         ValueError: A byte or a merge's token is not in the vocabulary, two ids have
-            the same bytes, or the merges are not in training order.
+            the same bytes, a merge is listed twice, or a choice is none of those.
 
     Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; Radford et al.
     2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
@@ -59,8 +73,15 @@ class ByteBPETokenizer(Tokenizer):
         merges: Sequence[tuple[bytes, bytes]],
         special_ids: Mapping[str, int],
         special_names: Mapping[str, str] | None = None,
+        split: str = "gpt2",
+        unicode_form: str = "none",
+        whole_words: bool = False,
     ):
         super().__init__(token_bytes, special_ids)
+        checks.check_choice("split", split, SPLITS)
+        checks.check_choice("unicode_form", unicode_form, UNICODE_FORMS)
+        self.split, self.unicode_form = split, unicode_form
+        self.whole_words = whole_words
         self._special_names = dict(special_names or {})
         self._pairs = tuple((bytes(left), bytes(right)) for left, right in merges)
         ids = _ids_of_bytes(token_bytes, set(special_ids.values()))
@@ -70,7 +91,10 @@ class ByteBPETokenizer(Tokenizer):
             self._byte_ids = tf.constant([ids[bytes([b])] for b in range(256)])
             # A separator takes one place, which makes lengths add up to positions.
             self._lengths = tf.constant([*lengths, 1], tf.int32)
-        self._words = WordTable(self._tokens_that_stay_whole(ids))
+        self._words = WordTable(
+            ids if whole_words else self._tokens_that_stay_whole(ids)
+        )
+        self._long_words = LongWordTable(ids if whole_words else {})
 
     @property
     def special_names(self) -> dict[str, str]:
@@ -115,19 +139,24 @@ class ByteBPETokenizer(Tokenizer):
         )
 
     @classmethod
-    def _from_vocabulary(cls, vocabulary, merges, special_tokens):
+    def _from_vocabulary(cls, vocabulary, merges, special_tokens, **options):
         token_bytes = np.empty(len(vocabulary), object)
         names = set(special_tokens.values())
         for token, number in vocabulary.items():
             silent = token in names
             token_bytes[number] = b"" if silent else gpt2_files.to_bytes(token)
         special_ids = {role: vocabulary[name] for role, name in special_tokens.items()}
-        return cls(token_bytes.tolist(), merges, special_ids, special_tokens)
+        return cls(token_bytes.tolist(), merges, special_ids, special_tokens, **options)
 
     def _encode_rows(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
         with tf.device("CPU:0"):
-            words = split_words(strings_B)
+            words = self._split_words(strings_B)
             id_W = self._words.find(words.blocks, words.start_W, words.length_W)
+            if self._long_words.longest:
+                long = self._long_words.find(
+                    words.bytes_P, words.start_W, words.length_W
+                )
+                id_W = tf.maximum(id_W, long)
             rest = tf.where(id_W < 0)[:, 0]
             at_R, id_R = self._encode_words(
                 words.bytes_P,
@@ -146,6 +175,13 @@ class ByteBPETokenizer(Tokenizer):
             return tf.RaggedTensor.from_row_splits(
                 tf.gather(id_P, at_N), row_splits, validate=False
             )
+
+    def _split_words(self, strings_B: tf.Tensor) -> Words:
+        if self.unicode_form == "nfc":
+            strings_B = tf_text.normalize_utf8(strings_B, "NFC")
+        if self.split == "gpt2":
+            return split_words(strings_B)
+        return split_by_runs(strings_B, digits=3 if self.split == "llama3" else 1)
 
     def _encode_words(self, bytes_P, start_W, length_W):
         """Encodes words by merging; returns where each token starts, and its id."""
@@ -184,7 +220,12 @@ class ByteBPETokenizer(Tokenizer):
         }
 
     def _description(self) -> dict[str, Any]:
-        return {"special_tokens": self.special_names}
+        description: dict[str, Any] = {"special_tokens": self.special_names}
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            if value != default:  # Earlier versions know GPT-2's way alone.
+                description[name] = value
+        return description
 
     def _save_files(self, folder: pathlib.Path) -> None:
         tokens = [gpt2_files.to_text(token) for token in self.token_bytes]
@@ -206,7 +247,8 @@ class ByteBPETokenizer(Tokenizer):
                 f"Received: {special_tokens!r} in {folder}."
             )
         merges = gpt2_files.read_merges(folder / _MERGES_FILE)
-        return cls._from_vocabulary(vocabulary, merges, special_tokens)
+        options = {n: description.get(n, value) for n, value in _DEFAULTS.items()}
+        return cls._from_vocabulary(vocabulary, merges, special_tokens, **options)
 
 
 def _ids_of_bytes(

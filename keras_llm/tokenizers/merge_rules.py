@@ -20,10 +20,13 @@ nearest `_REACH` boundaries are looked at for all candidates at once; what is op
 is rare. In a run of equal pairs (aaaa) every other pair is merged, counted from the
 left, as soon as both ends of the run are safe.
 
-The result is exactly BPE's as long as a merge only uses tokens that earlier merges
-make, which holds for every list in training order and is checked. The number of
-rounds is about the depth of the deepest token's merge tree, whatever the length of
-the word: 4 to 25 with GPT-2's vocabulary, where rank by rank it was up to 5,600.
+A pair merged early must not bring up what is merged earlier still: its token may only
+be used by merges of higher rank. So it is in every list in training order. In one that
+was made from the ranks of tokens, with every way to make each, some merges are "late",
+behind one that uses their token; such a pair is merged when it is its word's first, and
+no sooner. The result is exactly BPE's. The number of rounds is about the depth of the
+deepest token's merge tree, whatever the length of the word: 4 to 25 with GPT-2's
+vocabulary, where rank by rank it was up to 5,600; late merges take one round each.
 
 U units (tokens so far, with separators), C candidates (pairs that have a rank and no
 neighbour of a lower one), X open sides of candidates.
@@ -54,12 +57,12 @@ class MergeRules(tf.Module):
         vocab_size: Number of ids; `vocab_size` itself stands for a separator.
 
     Raises:
-        ValueError: A merge is listed twice, or uses a token that a later merge makes.
+        ValueError: A merge is listed twice.
     """
 
     def __init__(self, merges: Sequence[tuple[int, int, int]], vocab_size: int):
         super().__init__(name="merge_rules")
-        _check_order(merges)
+        _check_repeats(merges)
         self.separator = vocab_size
         pairs, ranks = _ranks_of_pairs(merges)
         self._table = PairTable(pairs, ranks[:, 0], vocab_size)
@@ -67,9 +70,12 @@ class MergeRules(tf.Module):
         limits[self._table.slots] = ranks[:, 1:]
         merged = np.array([merge[2] for merge in merges] or [0])
         self._longest = _longest_token(merges)
+        late = _late_merges(merges)
+        self._has_late = bool(late.any())
         with tf.init_scope(), tf.device("CPU:0"):
             self._limits = tf.constant(limits.reshape(-1))  # Left and right, by slot.
             self._merged = tf.constant(merged, tf.int32)
+            self._late = tf.constant(late)  # By rank.
 
     def apply(self, units_U: tf.Tensor) -> tf.Tensor:
         """Merges until nothing merges any more.
@@ -103,7 +109,10 @@ class MergeRules(tf.Module):
 
     def _round(self, units_U, slots, ranks, pairs_C):
         """Merges every pair that is safe, then looks the new pairs up."""
-        at = tf.boolean_mask(pairs_C, self._choose(slots, ranks, pairs_C))
+        chosen_C = self._choose(slots, ranks, pairs_C)
+        if self._has_late:
+            chosen_C = self._hold_late(units_U, ranks, pairs_C, chosen_C)
+        at = tf.boolean_mask(pairs_C, chosen_C)
         merged = tf.gather(self._merged, tf.gather(ranks, at))
         units_U = tf.tensor_scatter_nd_update(units_U, at[:, tf.newaxis], merged)
         kept = tf.tensor_scatter_nd_update(
@@ -136,6 +145,23 @@ class MergeRules(tf.Module):
             lambda: _alternate(pairs_C, safe, repeats),
             lambda: safe[0] & safe[1],
         )
+
+    def _hold_late(self, units_U, ranks, pairs_C, chosen_C):
+        """Takes late merges out of those chosen, but for the first of its word."""
+        own_C = tf.gather(ranks, pairs_C)
+        late_C = tf.gather(self._late, own_C)
+
+        def held():
+            words = tf.cumsum(tf.cast(units_U == self.separator, tf.int32))
+            word_C = tf.gather(words, pairs_C)
+            lowest = tf.math.unsorted_segment_min(own_C, word_C, words[-1] + 1)
+            is_lowest_C = own_C == tf.gather(lowest, word_C)
+            place_C = tf.where(is_lowest_C, pairs_C, tf.size(units_U))
+            first = tf.math.unsorted_segment_min(place_C, word_C, words[-1] + 1)
+            is_first_C = pairs_C == tf.gather(first, word_C)
+            return (chosen_C & ~late_C) | (late_C & is_first_C)
+
+        return tf.cond(tf.reduce_any(late_C), held, lambda: chosen_C)
 
     def _look_further(self, pairs, cells_X2, safe):
         """Walks on from the open sides of pairs; returns which sides are safe.
@@ -197,8 +223,7 @@ def _where(mask: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.where(mask)[:, 0], tf.int32)
 
 
-def _check_order(merges: Sequence[tuple[int, int, int]]) -> None:
-    last_made = {merged: rank for rank, (_, _, merged) in enumerate(merges)}
+def _check_repeats(merges: Sequence[tuple[int, int, int]]) -> None:
     seen: dict[tuple[int, int], int] = {}
     for rank, (first, second, _) in enumerate(merges):
         if (first, second) in seen:
@@ -207,13 +232,16 @@ def _check_order(merges: Sequence[tuple[int, int, int]]) -> None:
                 f"{rank} repeats merge {seen[first, second]}."
             )
         seen[first, second] = rank
-        for part in (first, second):
-            if not last_made.get(part, -1) < rank:
-                raise ValueError(
-                    "Merges must stand in training order, each made of bytes or of "
-                    f"tokens that earlier merges make. Received: merge {rank} uses "
-                    f"token {part}, which merge {last_made[part]} makes."
-                )
+
+
+def _late_merges(merges: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Returns bool by rank: is the token that a merge makes used before it?"""
+    first_use: dict[int, int] = {}
+    for rank, (first, second, _) in enumerate(merges):
+        first_use.setdefault(first, rank)
+        first_use.setdefault(second, rank)
+    late = [first_use.get(made, rank) < rank for rank, (*_, made) in enumerate(merges)]
+    return np.array(late or [False])
 
 
 def _longest_token(merges: Sequence[tuple[int, int, int]]) -> int:
@@ -251,8 +279,10 @@ def _spine(
     token: int, side: int, made_of: dict[int, list[tuple[int, int]]]
 ) -> Iterator[int]:
     """Yields the token and all that merging grows it from on one side."""
-    pending = [token]
+    pending, seen = [token], {token}
     while pending:
         token = pending.pop()
         yield token
-        pending.extend(parts[side] for parts in made_of.get(token, ()))
+        parts = {parts[side] for parts in made_of.get(token, ())} - seen
+        seen |= parts
+        pending.extend(parts)

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm.tokenizers import unicode_classes
-from keras_llm.tokenizers.joined_texts import HIGH_BITS, join_texts
+from keras_llm.tokenizers.joined_texts import HIGH_BITS, JoinedTexts, join_texts
 from keras_llm.tokenizers.utf8 import (
     LEAD_BYTES,
     decode_wide_characters,
@@ -73,7 +73,8 @@ class Words(NamedTuple):
 
 def split_words(strings_B: tf.Tensor) -> Words:
     """Splits texts, strings [B], by GPT-2's pattern."""
-    blocks, bytes_P, separator_B = join_texts(strings_B)
+    joined = join_texts(strings_B)
+    blocks, bytes_P, separator_B = joined
     codes_P = tf.tensor_scatter_nd_update(
         tf.gather(_BYTE_CODES, tf.cast(bytes_P, tf.int32)),
         separator_B[:, tf.newaxis],
@@ -84,17 +85,23 @@ def split_words(strings_B: tf.Tensor) -> Words:
         lambda: _with_wide_codes(codes_P, bytes_P),
         lambda: codes_P,
     )
-    # Separators start a "word" too: that ends the word before them.
     start_W = tf.cast(tf.where(_word_starts(codes_P))[:, 0], tf.int32)
+    return cut_words(joined, start_W, tf.gather(codes_P, start_W) == _EDGE)
+
+
+def cut_words(
+    joined: JoinedTexts, start_W: tf.Tensor, is_separator_W: tf.Tensor
+) -> Words:
+    """Returns the words that start at given bytes, each up to the next.
+
+    Args:
+        joined: The texts.
+        start_W: int32, in order; separators are among them and end the word before.
+        is_separator_W: bool.
+    """
     length_W = start_W[1:] - start_W[:-1]
-    is_word = tf.where(tf.gather(codes_P, start_W[:-1]) != _EDGE)[:, 0]
-    return Words(
-        blocks,
-        bytes_P,
-        separator_B,
-        tf.gather(start_W, is_word),
-        tf.gather(length_W, is_word),
-    )
+    is_word = tf.where(~is_separator_W[:-1])[:, 0]
+    return Words(*joined, tf.gather(start_W, is_word), tf.gather(length_W, is_word))
 
 
 def _word_starts(codes_P: tf.Tensor) -> tf.Tensor:

@@ -55,6 +55,60 @@ class WordTable(tf.Module):
         return tf.where(found, tf.gather(self._ids, slots), -1)
 
 
+class LongWordTable(tf.Module):
+    """An immutable map from words of 16 bytes and more to token ids.
+
+    A hash finds the one word that may be it, and the bytes are compared.
+
+    Args:
+        ids: Words to their ids; shorter words are left out.
+
+    Raises:
+        ValueError: Two of the words have one hash.
+    """
+
+    def __init__(self, ids: Mapping[bytes, int]):
+        super().__init__(name="long_word_table")
+        words = np.array([word for word in ids if len(word) > _LONGEST], object)
+        self.longest = max(map(len, words), default=0)
+        with tf.init_scope(), tf.device("CPU:0"):
+            keys = _hashes(tf.constant(words, tf.string, [len(words)])).numpy()
+            order = np.argsort(keys)
+            if len(np.unique(keys)) < len(keys):
+                raise ValueError("Two long words of the vocabulary have one hash.")
+            self._keys = tf.constant(keys[order])
+            self._words = tf.constant(words[order], tf.string)
+            self._ids = tf.constant([ids[word] for word in words[order]], tf.int32)
+
+    def find(
+        self, bytes_P: tf.Tensor, start_W: tf.Tensor, length_W: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the id of each word, or -1: int32 [W].
+
+        Args:
+            bytes_P: uint8, the text.
+            start_W: int32, position of each word's first byte.
+            length_W: int32, each word's bytes.
+        """
+        asked = tf.where((length_W > _LONGEST) & (length_W <= self.longest))[:, 0]
+        start, length = tf.gather(start_W, asked), tf.gather(length_W, asked)
+        rows = tf.ragged.range(start, start + length)
+        letters = tf.gather(_BYTES, tf.cast(tf.gather(bytes_P, rows.values), tf.int32))
+        words = tf.strings.unsorted_segment_join(
+            letters, rows.value_rowids(), tf.size(asked)
+        )
+        slots = tf.searchsorted(self._keys, _hashes(words))
+        slots = tf.minimum(slots, tf.size(self._keys) - 1)
+        equal = tf.gather(self._words, slots) == words
+        found = tf.where(equal, tf.gather(self._ids, slots), -1)
+        nothing = tf.fill(tf.shape(length_W), -1)
+        return tf.tensor_scatter_nd_update(nothing, asked[:, tf.newaxis], found)
+
+
+def _hashes(words: tf.Tensor) -> tf.Tensor:
+    return tf.strings.to_hash_bucket_fast(words, 2**62)
+
+
 def _keys(blocks, start_W, length_W) -> tf.Tensor:
     """Returns the keys of words, int64 [2, W]; no token has that of a longer word."""
     block_W = tf.bitwise.right_shift(start_W, 3)
@@ -83,3 +137,4 @@ def _masks() -> np.ndarray:
 
 
 _MASKS = _masks()
+_BYTES = np.array([bytes([b]) for b in range(256)], object)

@@ -53,6 +53,15 @@ CONFIGS = {
     "bert_classify": BERT.replace(
         head="classify", labels=[f"LABEL_{i}" for i in range(7)]
     ),
+    "electra_classify": BERT.replace(
+        width=28,
+        num_heads=4,
+        feed_forward_width=36,
+        embedding_width=11,
+        head="classify",
+        pooler_activation="gelu",
+        labels=[f"LABEL_{i}" for i in range(7)],
+    ),
     "gemma": GEMMA,
     "gemma2": GEMMA.replace(
         post_norm=True,

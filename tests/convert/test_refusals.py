@@ -281,3 +281,21 @@ def test_a_damaged_model_folder_is_not_exported(tmp_path):
     with pytest.raises(core.CorruptFolderError, match=WEIGHTS):
         convert.export_folder(tmp_path / "model", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_weight_may_be_of_any_type(copy, tmp_path):
+    folder = copy("bert")
+    numbers = np.arange(29)[None]
+    change_weights(
+        folder, lambda w: w.update({"bert.embeddings.position_ids": numbers})
+    )
+    convert.import_folder(folder, tmp_path / "out")
+    change_weights(
+        folder,
+        lambda w: w.update({TABLE: (w[TABLE] * 9).astype("int8")}),
+    )
+    shutil.rmtree(tmp_path / "out")
+    refuse(folder, core.CorruptFolderError, f"`{TABLE}` of type I8. Undo")
+
+
+TABLE = "bert.embeddings.word_embeddings.weight"

@@ -249,6 +249,7 @@ def test_the_command_prints_the_same_figures(folder, tokenizer, labelled):
         ([], "Examples are needed to measure"),
         (["--examples=e.jsonl", "--json_field=a"], "--json_field must be left out"),
         (["--examples=e.jsonl", "--add_separators"], "--add_separators must be left"),
+        (["--examples=e.jsonl", "--num_beams=4"], "--num_beams must be left out"),
     ],
 )
 def test_flags_that_would_say_nothing_are_refused(folder, flags, message):

@@ -2,9 +2,9 @@
 
 As `make_golden.py` does for language models, with the weights under this package's
 names besides, renamed by hand: what `keras_llm.convert` makes of the checkpoints in
-`bert/` and `bert_classify/` must be the same. One BERT trunk is under every head; the
-heads' own weights are in `bert.npz`, as "HEAD:NAME". ELECTRA's generator and
-discriminator share their embeddings.
+`bert/`, `bert_classify/` and `electra_pair/` must be the same. One BERT trunk is under
+every head; the heads' own weights are in `bert.npz`, as "HEAD:NAME". ELECTRA's
+generator and discriminator share their embeddings.
 
 Example: python tests/golden/make_bert_golden.py   (torch 2.13, transformers 5.24)
 """
@@ -233,7 +233,22 @@ def electra():
         "loss": loss.item(),
         "gradient_norm": gradient_norm(generator, discriminator),
     }
+    result |= electra_classify(rows)
+    save(generator, "electra_pair/generator")
+    save(discriminator, "electra_pair/discriminator")
     return electra_weights(arrays(generator), arrays(discriminator)), result
+
+
+def electra_classify(rows):
+    """Saves a classifier on a discriminator's trunk; returns its answers."""
+    model = transformers.ElectraForSequenceClassification(
+        transformers.ElectraConfig(**DISCRIMINATOR, num_labels=7)
+    )
+    randomise(model)
+    save(model, "electra_classify")
+    with torch.no_grad():
+        logits = model(**inputs(rows, rows["token_ids"])).logits
+    return {"classify": logits.numpy()}
 
 
 def electra_weights(generator, discriminator):

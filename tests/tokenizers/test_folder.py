@@ -112,9 +112,9 @@ DAMAGE = {
     "merge of three": (edit_merges(lambda lines: [*lines, "a b c"]), "one space"),
     "merge of one": (edit_merges(lambda lines: [*lines, "a"]), "one space"),
     "merge twice": (edit_merges(lambda lines: [*lines, lines[-2]]), "repeats merge"),
-    "merges backwards": (
-        edit_merges(lambda lines: [lines[0], *lines[:0:-1]]),
-        "training order",
+    "unknown split": (
+        edit_description(lambda d: d.update(split="llama4")),
+        "`split` must be one of",
     ),
     "merges not UTF-8": (
         lambda f: (f / "merges.txt").write_bytes(b"\xff \xfe"),

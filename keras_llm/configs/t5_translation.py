@@ -1,0 +1,47 @@
+"""A small T5 translator, from JSON lines of sources and targets.
+
+Command: python scripts/train.py --config=keras_llm/configs/t5_translation.py
+--train_text=pairs.jsonl --run_dir=runs/t5_translation
+
+2.3 million weights, about those of lstm_translation. 2,400 steps are too few for it to
+learn where to look: docs/results.md.
+"""
+
+from keras_llm.data import DataConfig
+from keras_llm.models import T5Config
+from keras_llm.training import (
+    Experiment,
+    SequenceToSequence,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Experiment:
+    """Returns the experiment."""
+    return Experiment(
+        model=T5Config(
+            width=192,
+            num_layers=2,
+            num_heads=4,
+            head_size=32,
+            feed_forward_width=384,
+            max_positions=64,
+            tied=True,
+            dropout=0.1,
+        ),
+        task=SequenceToSequence(target_context=40),
+        tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=4_096),
+        data=DataConfig(context=40, batch_size=32),
+        train=TrainConfig(
+            steps=2_400,
+            learning_rate=3e-3,
+            final_learning_rate=1e-4,
+            warmup_steps=200,
+            weight_decay=0.01,
+            label_smoothing=0.1,
+            dtype="mixed_bfloat16",
+            eval_every=400,
+            save_every=400,
+        ),
+    )

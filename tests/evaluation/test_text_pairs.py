@@ -1,0 +1,142 @@
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_llm import data, evaluation, generation, models, tokenizers
+from tests import forked
+
+PAIRS = [
+    {"source": "one fish", "target": "un poisson"},
+    {"source": "a quay", "target": "un quai, long et froid"},
+    {"source": "", "target": "rien"},
+]
+CONFIGS = {
+    "lstm_seq2seq": models.LSTMSeq2SeqConfig(
+        vocab_size=257, embedding_width=5, units=6
+    ),
+    "t5": models.T5Config(
+        vocab_size=257,
+        max_positions=19,
+        width=6,
+        num_layers=1,
+        num_heads=2,
+        head_size=5,
+        feed_forward_width=7,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    return path
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def model(request):
+    keras.utils.set_random_seed(7)
+    return models.build(CONFIGS[request.param])
+
+
+def loss_by_hand(model, pairs, context):
+    """Returns the sum of all tokens' losses, pair by pair, and their number."""
+    total = count = 0
+    for pair in pairs:
+        source = [*pair["source"].encode()][: context - 1] + [256]
+        target = [*pair["target"].encode()][: context - 1] + [256]
+        logits = model(
+            {
+                "source_ids": np.array([source], "int32"),
+                "source_lengths": np.array([len(source)], "int32"),
+                "token_ids": np.array([[model.config.start_id, *target[:-1]]], "int32"),
+            }
+        )
+        logits = np.asarray(logits[0], "float64")
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        total -= log_probs[np.arange(len(target)), target].sum()
+        count += len(target)
+    return total, count
+
+
+def test_the_loss_is_that_of_every_target_token(model, examples):
+    found = evaluation.evaluate_pairs(
+        model, tokenizers.ByteTokenizer(), examples, context=13, max_new_tokens=1
+    )
+    total, count = loss_by_hand(model, PAIRS, 13)
+    assert found["num_tokens"] == count == 11 + 13 + 5
+    assert found["nats_per_token"] == pytest.approx(total / count, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_texts_are_those_of_the_search(model, examples, num_beams):
+    tokenizer = tokenizers.ByteTokenizer()
+    found = evaluation.evaluate_pairs(
+        model, tokenizer, examples, num_beams=num_beams, max_new_tokens=11, limit=2
+    )
+    sources = [pair["source"] for pair in PAIRS[:2]]
+    if num_beams == 1:
+        generator = generation.Generator(model, tokenizer)
+        rows = generator.generate(sources, temperature=0.0, max_new_tokens=11)
+        texts = [row.text for row in rows]
+    else:
+        search = generation.BeamSearch(model, tokenizer)
+        rows = search.search_all(sources, num_beams, max_new_tokens=11)
+        texts = [beams[0].text for beams in rows]
+    references = [pair["target"] for pair in PAIRS[:2]]
+    assert found["num_examples"] == 2
+    assert found["chrf"] == evaluation.chrf(texts, references).value
+    assert found["bleu"] == evaluation.bleu(texts, references).value
+    assert found["chrf_signature"] == evaluation.chrf(texts, references).signature
+    rouge = evaluation.rouge(texts, references)
+    assert {name: found[name] for name in rouge} == rouge
+
+
+def test_refusals(model, examples, tmp_path):
+    tokenizer = tokenizers.ByteTokenizer()
+    for wrong in ({"num_beams": 0}, {"limit": 0}, {"max_new_tokens": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            evaluation.evaluate_pairs(model, tokenizer, examples, **wrong)
+    with pytest.raises(ValueError, match="`context` must lie"):
+        evaluation.evaluate_pairs(model, tokenizer, examples, context=0)
+    with pytest.raises(ValueError, match="`tokenizer` must be one of"):
+        evaluation.evaluate_pairs(model, tokenizer, examples, bleu_tokenizer="fr")
+    (tmp_path / "none.jsonl").write_text('{"source": "one"}\n')
+    with pytest.raises(data.DataError, match="'target'"):
+        evaluation.evaluate_pairs(model, tokenizer, tmp_path / "none.jsonl")
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model"
+    models.save(model, path, tokenizers.ByteTokenizer())
+    return path
+
+
+def test_the_command_prints_the_same_figures(model, folder, examples):
+    run = forked.run(
+        "scripts/evaluate.py",
+        f"--model={folder}",
+        f"--examples={examples}",
+        "--json",
+        "--num_beams=2",
+        "--max_new_tokens=7",
+        "--limit=2",
+    )
+    assert run.returncode == 0, run.stderr
+    found = evaluation.evaluate_pairs(
+        model,
+        tokenizers.ByteTokenizer(),
+        examples,
+        num_beams=2,
+        max_new_tokens=7,
+        limit=2,
+    )
+    printed = json.loads(run.stdout)
+    for name in ("bleu_signature", "chrf_signature"):
+        assert printed.pop(name) == found.pop(name)
+    assert printed == pytest.approx(found, rel=1e-5)

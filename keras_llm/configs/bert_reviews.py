@@ -4,6 +4,14 @@
 --init=FOLDER it starts from a BERT or an ELECTRA of the same sizes that was
 pretrained on plain text, and reads text with its tokenizer; without, it learns all
 from the reviews.
+
+After 441 s of pre-training and 333 s of this on one core beside other work it tells
+75.7 % of 1,050 English film reviews right, less than a bag of words, 79.3 %: eight
+thousand reviews are little to learn a language from (docs/results.md).
+
+Example: python scripts/train.py --config=keras_llm/configs/bert_reviews.py
+    --init=runs/masks/best --train_text=reviews_en/train.jsonl
+    --valid_text=reviews_en/valid.jsonl --run_dir=runs/reviews_en
 """
 
 from keras_llm.configs import bert_reviews_pretraining

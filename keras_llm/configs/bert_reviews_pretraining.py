@@ -1,6 +1,13 @@
 """A small BERT that learns from the texts of reviews what stands behind masks.
 
 `bert_reviews.py` goes on from it. The labels of the examples are not read.
+
+On 8,437 English film reviews it takes 441 s on one core beside other work and ends at
+6.54 nats a masked token of others, 9 % of them found (docs/results.md).
+
+Example: python scripts/train.py --config=keras_llm/configs/bert_reviews_pretraining.py
+    --train_text=reviews_en/train.jsonl --valid_text=reviews_en/valid.jsonl
+    --run_dir=runs/masks
 """
 
 from keras_llm.data import DataConfig

@@ -1,4 +1,18 @@
-"""A variational autoencoder of sentences, on one core."""
+"""A variational autoencoder of sentences, on one core.
+
+Data: python benchmarks/datasets/reviews.py --language=en --out=runs/data/reviews_en
+Command: python scripts/train.py --config=keras_llm/configs/text_vae.py
+--train_text=runs/data/reviews_en/train.jsonl
+--valid_text=runs/data/reviews_en/valid.jsonl --run_dir=runs/text_vae
+
+As it stands the posterior collapses. --task.free_bits=0.2 keeps it alive, and so does
+--model.posterior=batch_norm. Cost: 71 to 89 s of processor time. Result, the mean of
+three seeds on test.jsonl by evaluate.py --context=40 --samples=32, in nats a text:
+
+    plain       NLL 173.8, KL 0.004, mutual information 0.004,  0 of 16 units active
+    free bits   NLL 174.7, KL 2.68,  mutual information 1.41,  16 of 16
+    batch norm  NLL 175.1, KL 2.84,  mutual information 1.84,  16 of 16
+"""
 
 from keras_llm.data import DataConfig
 from keras_llm.models import TextVAEConfig

@@ -1,12 +1,14 @@
-"""Times Transformers on PyTorch at the shape of GPT-2 small, to measure beside.
+"""Times Transformers on PyTorch at the shapes that are measured here, to set beside.
 
 Needs an environment of its own, which is not the project's: torch 2.13 (the build for
 CPUs, where one measures on a CPU) and transformers 5. Nothing is downloaded: weights
 and tokens are random.
 
-`decode` times the greedy `generate`, prompt included; `train` a forward pass, a
-backward pass and AdamW, without clipping. Figures are medians of tokens a second; a
-first call, or the first three steps, are not counted. Flags change the sizes.
+`decode` times the greedy `generate` of a GPT-2 small, prompt included; `train` its
+forward pass, backward pass and AdamW, without clipping. `encode` times the hidden
+states of a BERT base, 8 rows of 128; `train_t5` a step of a T5 v1.1 small, 8 sources of
+128 and targets of 64. Figures are medians of tokens a second; a first call or two, or
+the first three steps, are not counted. Flags change the GPT-2's sizes.
 
 Example: python benchmarks/peer_transformers.py decode
 """
@@ -86,10 +88,60 @@ def train(sizes):
         print(f"train bfloat16={bfloat16}: {rate:.1f} tok/s", flush=True)
 
 
+def encode(sizes):
+    """Prints the rate of a BERT base's forward pass, in float32 and under autocast."""
+    sizes_of_base = transformers.BertConfig()
+    model = transformers.BertModel(sizes_of_base, add_pooling_layer=False).eval()
+    ids = torch.randint(sizes_of_base.vocab_size, (8, 128))
+    mask = torch.ones_like(ids)
+    for bfloat16 in (False, True):
+
+        def forward(bfloat16=bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                model(input_ids=ids, attention_mask=mask)
+
+        with torch.inference_mode():
+            rate = median_rate(forward, ids.numel(), 2 * sizes.repeats, uncounted=2)
+        print(f"encode bfloat16={bfloat16}: {rate:.1f} tok/s", flush=True)
+
+
+def train_t5(sizes):
+    """Prints the rate of a T5's training steps, in float32 and under autocast."""
+    small = transformers.T5Config(
+        d_model=512,
+        d_kv=64,
+        d_ff=1_024,
+        num_layers=8,
+        num_heads=6,
+        dropout_rate=sizes.dropout,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    )
+    source = torch.randint(small.vocab_size, (8, 128))
+    target = torch.randint(small.vocab_size, (8, 64))
+    for bfloat16 in (False, True):
+        model = transformers.T5ForConditionalGeneration(small).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+        def step(model=model, optimizer=optimizer, bfloat16=bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                loss = model(input_ids=source, labels=target).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        tokens = source.numel() + target.numel()
+        rate = median_rate(step, tokens, sizes.repeats, uncounted=3)
+        print(f"train_t5 bfloat16={bfloat16}: {rate:.1f} tok/s", flush=True)
+
+
+SUBJECTS = {"decode": decode, "encode": encode, "train": train, "train_t5": train_t5}
+
+
 def main():
     """Reads the flags and times one subject."""
     flags = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    flags.add_argument("subject", choices=("decode", "train"))
+    flags.add_argument("subject", choices=tuple(SUBJECTS))
     flags.add_argument("--vocabulary", type=int, default=50_257)
     flags.add_argument("--positions", type=int, default=1_024)
     flags.add_argument("--width", type=int, default=768)
@@ -102,7 +154,7 @@ def main():
     flags.add_argument("--context", type=int, default=256)
     flags.add_argument("--repeats", type=int, default=5)
     sizes = flags.parse_args()
-    {"decode": decode, "train": train}[sizes.subject](sizes)
+    SUBJECTS[sizes.subject](sizes)
 
 
 if __name__ == "__main__":

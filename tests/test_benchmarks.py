@@ -9,8 +9,10 @@ import pytest
 from keras_llm import models
 from keras_llm.commands import benchmark
 from keras_llm.commands._bench_decode import benchmark_decode
+from keras_llm.commands._bench_encode import benchmark_encode
+from keras_llm.commands._bench_length import benchmark_length
 from keras_llm.commands._bench_lstm import benchmark_lstm
-from keras_llm.commands._bench_train import benchmark_train
+from keras_llm.commands._bench_train import benchmark_train, benchmark_train_t5
 from tests import forked
 
 PEERS = pathlib.Path(__file__).parents[1] / "benchmarks"
@@ -54,6 +56,34 @@ def test_decode(config):
 def test_train(config):
     rows = benchmark_train(("float32",), 3, 8, repeats=2, config=config)
     positive(rows, "tokens_per_second", "peak_gigaflops", "utilisation")
+
+
+def test_train_t5():
+    config = models.T5Config(
+        vocab_size=31, width=12, num_layers=1, num_heads=3, feed_forward_width=7
+    )
+    (row,) = benchmark_train_t5(("float32",), 2, 5, 3, repeats=1, config=config)
+    assert row["name"] == "train_t5 float32 2x(5+3)"
+    positive([row], "tokens_per_second", "milliseconds_per_step")
+    rate = row["tokens_per_second"] * row["milliseconds_per_step"]
+    assert rate == pytest.approx(16_000)
+
+
+def test_encode():
+    config = models.BertConfig(
+        vocab_size=31, width=12, num_layers=1, num_heads=3, max_positions=8
+    )
+    (row,) = benchmark_encode(("float32",), 2, 5, repeats=1, config=config)
+    assert row["tokens_per_second"] * row["milliseconds"] == pytest.approx(10_000)
+
+
+def test_length(tmp_path):
+    plot = tmp_path / "length.png"
+    rows = benchmark_length((3, 5), 2, 8, repeats=1, plot=str(plot))
+    assert [row.pop("length") for row in rows] == [3, 5]
+    assert len(rows[0]) == 6
+    positive(rows, *rows[0])
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_lstm():

@@ -1,4 +1,4 @@
-r"""Measures speed: `benchmark.py decode|lstm|tokenize|train`.
+r"""Measures speed: `benchmark.py decode|encode|length|lstm|tokenize|train|train_t5`.
 
 Figures are medians over repeated runs (of tokenizing, the best pass). A peer can be
 measured beside them: --peer='COMMAND' is run before and after, and what it prints is
@@ -17,10 +17,13 @@ import sys
 
 from absl import app, flags
 
-SUBJECTS = ("decode", "lstm", "tokenize", "train")
+SUBJECTS = ("decode", "encode", "length", "lstm", "tokenize", "train", "train_t5")
 
 _PEER = flags.DEFINE_multi_string(
     "peer", [], "Command to run before and after, for comparison; may be repeated."
+)
+_PLOT = flags.DEFINE_string(
+    "plot", None, "Of `length`: file to draw the times to, such as length.png."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
 
@@ -57,6 +60,14 @@ def _measure(subject: str) -> list[dict]:
         from keras_llm.commands._bench_decode import benchmark_decode
 
         return benchmark_decode()
+    if subject == "encode":
+        from keras_llm.commands._bench_encode import benchmark_encode
+
+        return benchmark_encode()
+    if subject == "length":
+        from keras_llm.commands._bench_length import benchmark_length
+
+        return benchmark_length(plot=_PLOT.value)
     if subject == "lstm":
         from keras_llm.commands._bench_lstm import benchmark_lstm
 
@@ -65,9 +76,9 @@ def _measure(subject: str) -> list[dict]:
         from keras_llm.commands._bench_tokenize import benchmark_tokenize
 
         return benchmark_tokenize()
-    from keras_llm.commands._bench_train import benchmark_train
+    from keras_llm.commands._bench_train import benchmark_train, benchmark_train_t5
 
-    return benchmark_train()
+    return benchmark_train() if subject == "train" else benchmark_train_t5()
 
 
 def _run_peer(command: str) -> list[str]:

@@ -99,8 +99,8 @@ def _measure(model: Any, tokenizer: Any) -> dict[str, Any]:
 
     config = model.config
     if config.architecture != "text_vae":
-        for flag in (_SAMPLES, _SEED):
-            _refuse(flag, "only of a text VAE are latents drawn")
+        for drawing in (_SAMPLES, _SEED):
+            _refuse(drawing, "only of a text VAE are latents drawn")
     if config.architecture in ("t5", "lstm_seq2seq"):
         writing: dict[str, Any] = {f.name: f.value for f in _OF_PAIRS}
         return evaluation.evaluate_pairs(model, tokenizer, **_examples(), **writing)

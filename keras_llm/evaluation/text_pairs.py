@@ -137,7 +137,7 @@ def _texts(
     search = BeamSearch(model, tokenizer)
     room = min(max_new_tokens, search.text_model.limit)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def answer(source_ids, lengths):
         batch = tf.shape(lengths)
         found = search.search_ids(

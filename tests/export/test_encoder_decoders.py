@@ -16,13 +16,13 @@ CONFIGS = {
         vocab_size=257,
         max_positions=48,
         width=14,
-        num_layers=2,
+        num_layers=1,
         num_heads=3,
         head_size=5,
         feed_forward_width=11,
     ),
     "lstm_seq2seq": models.LSTMSeq2SeqConfig(
-        vocab_size=257, embedding_width=7, units=10, num_layers=2
+        vocab_size=257, embedding_width=7, units=10, num_layers=1
     ),
 }
 SOURCES = ["Call me", "", "文字"]

@@ -116,6 +116,7 @@ def train_t5(sizes):
         dropout_rate=sizes.dropout,
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
+        decoder_start_token_id=0,
     )
     source = torch.randint(small.vocab_size, (8, 128))
     target = torch.randint(small.vocab_size, (8, 64))

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm import data
+from keras_llm.evaluation.context import measured_context
 from keras_llm.evaluation.span_scores import are_spans, span_scores
 from keras_llm.training import (
     Classification,
@@ -21,7 +22,6 @@ from keras_llm.training.objective import inputs_of
 from keras_llm.training.replicas import Workers
 
 _BATCH_TOKENS = 8_192
-_LONGEST_CONTEXT = 1_024
 _ALONE = Workers(1, 0)
 
 Figures = dict[str, Any]
@@ -110,7 +110,7 @@ def evaluate_answers(
     Raises:
         ValueError: As in `evaluate_labels`.
     """
-    context = _context(model, reading.get("context"))
+    context = measured_context(model, reading.get("context"))
     most = min(QuestionAnswering.max_question_tokens, context // 3)
     stride = min(QuestionAnswering.stride, max(1, (context - 3 - most) // 2))
     task = QuestionAnswering(stride=stride, max_question_tokens=max(1, most))
@@ -127,7 +127,7 @@ def _judge(
     **text_fields: Any,
 ) -> tuple[Scores, data.FiniteBatches]:
     """Returns the judgement of a task's own validator, and what it read."""
-    context = _context(model, context)
+    context = measured_context(model, context)
     experiment = Experiment(
         model=model.config,
         task=task,
@@ -141,18 +141,6 @@ def _judge(
     batches = task.validation_batches(experiment, examples, tokenizer, _ALONE)
     validator = task.validator(tf.distribute.get_strategy(), model, batches)
     return validator(), batches
-
-
-def _context(model: keras.Model, context: int | None) -> int:
-    # A recurrent model has no greatest position.
-    positions = getattr(model.config, "max_positions", None) or 2**31 - 1
-    context = min(positions, _LONGEST_CONTEXT) if context is None else context
-    if not 0 < context <= positions:
-        raise ValueError(
-            f"`context` must lie from 1 to the model's {positions} positions. "
-            f"Received: context={context}."
-        )
-    return context
 
 
 def _by_label(scores: Scores, labels: Sequence[str]) -> Figures:

@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from keras_llm import data, models
 from keras_llm.core import checks
+from keras_llm.evaluation.context import measured_context
 from keras_llm.ops import gaussian, latent_estimates, losses
 from keras_llm.training import TextVAE
 from keras_llm.training.tasks.sequence_to_sequence import closed_rows, teacher_forcing
 from keras_llm.training.validation import perplexity
 
-_LONGEST_CONTEXT = 1_024
 _LOGITS = 2**24  # That exist at one time: 64 MB.
 _PAIRS = 2**24  # Values that an estimate of the mutual information holds: 64 MB.
 _ROUNDING = 16  # Padded lengths are multiples of it, so that few graphs are traced.
@@ -71,9 +71,7 @@ def evaluate_latent(
     checks.check_positive("samples", samples)
     checks.check_not_negative("seed", seed)
     checks.check_not_negative("active_variance", active_variance)
-    positions = model.config.max_positions or 2**31 - 1
-    context = min(positions, _LONGEST_CONTEXT) if context is None else context
-    checks.check_in_range("context", context, 1, positions)
+    context = measured_context(model, context)
     ids, lengths, left_out = _rows(tokenizer, text, context, text_fields)
     measure = _Measure(model, samples, seed)
     found = {name: np.zeros(len(ids)) for name in ("reconstruction", "kl", "nll")}

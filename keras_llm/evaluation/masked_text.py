@@ -6,11 +6,11 @@ import keras
 import tensorflow as tf
 
 from keras_llm import data
+from keras_llm.evaluation.context import measured_context
 from keras_llm.training import Experiment, MaskedLanguageModel, ReplacedTokens
 from keras_llm.training.replicas import Workers
 
 _BATCH_SIZE = 32
-_LONGEST_CONTEXT = 1_024
 
 
 def evaluate_masked(
@@ -55,13 +55,11 @@ def evaluate_masked(
     task: MaskedLanguageModel | ReplacedTokens = MaskedLanguageModel()
     if model.config.architecture == "electra":
         task = ReplacedTokens()
-    positions = model.config.max_positions
-    context = min(positions, _LONGEST_CONTEXT) if context is None else context
     experiment = Experiment(
         model=model.config,
         task=task,
         data=data.DataConfig(
-            context=context,
+            context=measured_context(model, context),
             batch_size=_BATCH_SIZE,
             separate_documents=False,
             **text_fields,

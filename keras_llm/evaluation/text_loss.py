@@ -6,10 +6,10 @@ import keras
 import tensorflow as tf
 
 from keras_llm import data
+from keras_llm.evaluation.context import measured_context
 from keras_llm.training import Validation, text_validator
 
 _BATCH_TOKENS = 8_192
-_LONGEST_CONTEXT = 1_024
 
 
 def evaluate(
@@ -60,14 +60,7 @@ def evaluate(
     >>> result.num_tokens, result.num_bytes  # Nothing stands before the first byte.
     (14, 14)
     """
-    # A recurrent model has no greatest position.
-    positions = getattr(model.config, "max_positions", None) or 2**31 - 1
-    context = min(positions, _LONGEST_CONTEXT) if context is None else context
-    if not 0 < context <= positions:
-        raise ValueError(
-            f"`context` must lie from 1 to the model's {positions} positions. "
-            f"Received: context={context}."
-        )
+    context = measured_context(model, context)
     separate = model.config.separator_id is not None
     prepared = data.prepared_folder(text)
     if add_separators is None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_llm import data
 from keras_llm.core import checks
 from keras_llm.evaluation import text_scores
+from keras_llm.evaluation.context import measured_context
 from keras_llm.generation import BeamSearch
 from keras_llm.tokenizers import repair_utf8
 from keras_llm.training.tasks.sequence_to_sequence import (
@@ -20,7 +21,6 @@ from keras_llm.training.tasks.sequence_to_sequence import (
 )
 
 _BATCH_TOKENS = 8_192
-_LONGEST_CONTEXT = 1_024
 _LENGTH_PENALTY = 0.6  # Of a search with several beams.
 _BATCH_TEXTS = 32  # Sources answered at a time.
 
@@ -77,7 +77,7 @@ def evaluate_pairs(
     _check_sizes(num_beams, max_new_tokens, limit)
     text_scores.bleu([""], [""], bleu_tokenizer)  # What is missing is said at once.
     text_scores.rouge([""], [""])
-    context = _context(model, context)
+    context = measured_context(model, context)
     config = data.DataConfig(
         context=context, batch_size=max(1, _BATCH_TOKENS // context), **text_fields
     )
@@ -105,16 +105,6 @@ def _check_sizes(num_beams: int, max_new_tokens: int, limit: int | None) -> None
     checks.check_positive("max_new_tokens", max_new_tokens)
     if limit is not None:
         checks.check_positive("limit", limit)
-
-
-def _context(model: keras.Model, context: int | None) -> int:
-    """Returns the tokens that are read of a text."""
-    # A recurrent model has no greatest position.
-    positions = model.config.max_positions or 2**31 - 1
-    context = min(positions, _LONGEST_CONTEXT) if context is None else context
-    reason = "It is the positions that the model has."
-    checks.check_in_range("context", context, 1, positions, reason)
-    return context
 
 
 def _rows(

@@ -33,7 +33,7 @@ def training_loss(
         trunk: From a batch to hidden states [R, T, D]; None for the model's own.
     """
     if _head_kernel(model) is None:
-        return _plain_loss(model, label_smoothing)
+        return logits_loss(model, label_smoothing)
     if trunk is None:
         layers, _ = models.split_head(model)
 
@@ -97,7 +97,14 @@ def inputs_of(model: keras.Model, batch: Batch) -> Any:
     return batch["token_ids"]
 
 
-def _plain_loss(model: keras.Model, label_smoothing: float) -> SummedLoss:
+def logits_loss(model: keras.Model, label_smoothing: float = 0.0) -> SummedLoss:
+    """Returns the weighted sum of cross-entropies, from all logits at once.
+
+    Args:
+        model: From the inputs that a batch names to logits of its targets.
+        label_smoothing: Share of probability spread over all classes.
+    """
+
     def summed_loss(batch, step):
         del step
         logits = model(inputs_of(model, batch), training=True)

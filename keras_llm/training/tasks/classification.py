@@ -11,7 +11,7 @@ from keras_llm.core import checks
 from keras_llm.ops import losses
 from keras_llm.tokenizers import EncoderRows
 from keras_llm.training.class_scores import class_scores
-from keras_llm.training.objective import inputs_of
+from keras_llm.training.objective import inputs_of, logits_loss
 from keras_llm.training.task import (
     Objective,
     Task,
@@ -89,14 +89,7 @@ class_weights='inverse'.
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the weighted cross-entropy of the labels."""
         del fuse, rows
-
-        def summed_loss(batch, step):
-            del step
-            logits = model(inputs_of(model, batch), training=True)
-            each = losses.token_losses(logits, batch["targets"], config.label_smoothing)
-            return tf.reduce_sum(batch["weights"] * each)
-
-        return Objective(summed_loss)
+        return Objective(logits_loss(model, config.label_smoothing))
 
     def validator(self, strategy, model, batches):
         """Returns the judge by accuracy, macro F1 and the plain mean loss."""

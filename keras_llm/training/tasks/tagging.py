@@ -9,7 +9,7 @@ from keras_llm import data
 from keras_llm.ops import losses
 from keras_llm.tokenizers import EncoderRows
 from keras_llm.training.class_scores import class_scores
-from keras_llm.training.objective import inputs_of
+from keras_llm.training.objective import inputs_of, logits_loss
 from keras_llm.training.task import (
     Objective,
     Task,
@@ -68,14 +68,7 @@ class Tagging(Task):
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the cross-entropy of the words' tags."""
         del fuse, rows
-
-        def summed_loss(batch, step):
-            del step
-            logits = model(inputs_of(model, batch), training=True)
-            each = losses.token_losses(logits, batch["targets"], config.label_smoothing)
-            return tf.reduce_sum(batch["weights"] * each)
-
-        return Objective(summed_loss)
+        return Objective(logits_loss(model, config.label_smoothing))
 
     def validator(self, strategy, model, batches):
         """Returns the judge by accuracy and macro F1 of the words' tags."""

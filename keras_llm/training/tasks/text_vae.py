@@ -72,9 +72,7 @@ class TextVAE(Task):
     free_bits: float = 0.0  # Nats of KL that cost nothing.
     free_bits_per: str = "dimension"  # Or "total": for all dimensions together.
     aggressive_steps: int = 0  # Steps, from the first, of aggressive training.
-    aggressive_ratio: int = (
-        10  # In those: steps of the encoder alone before each other.
-    )
+    aggressive_ratio: int = 10  # In those: encoder's steps before each of all weights.
 
     def __post_init__(self):
         checks.check_choice("beta_schedule", self.beta_schedule, SCHEDULES)

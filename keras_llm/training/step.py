@@ -106,7 +106,7 @@ class TrainStep:
         Returns:
             Tensors [S].
         """
-        if not self._traced:
+        if not self._traced and not tf.config.functions_run_eagerly():
             # One trace serves every S: left to itself TensorFlow makes one for the
             # first S and another for all others.
             specs = {name: _any_length(batch) for name, batch in batches.items()}

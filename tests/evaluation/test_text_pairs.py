@@ -13,6 +13,7 @@ PAIRS = [
     {"source": "a quay", "target": "un quai, long et froid"},
     {"source": "", "target": "rien"},
 ]
+LEFT_OUT = {"source": "no", "target": "non"}  # Wherever a limit is given.
 CONFIGS = {
     "lstm_seq2seq": models.LSTMSeq2SeqConfig(
         vocab_size=257, embedding_width=5, units=6
@@ -32,7 +33,7 @@ CONFIGS = {
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    path.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in [*PAIRS, LEFT_OUT]))
     return path
 
 
@@ -62,33 +63,45 @@ def loss_by_hand(model, pairs, context):
     return total, count
 
 
-def test_the_loss_is_that_of_every_target_token(model, examples):
-    found = evaluation.evaluate_pairs(
-        model, tokenizers.ByteTokenizer(), examples, context=13, max_new_tokens=1
-    )
+SEARCHED = {"context": 13, "num_beams": 3, "max_new_tokens": 11, "limit": 3}
+
+
+@pytest.fixture(scope="module")
+def searched(model, examples):
+    """Returns what a search of several beams comes to, of rows that are cut."""
+    tokenizer = tokenizers.ByteTokenizer()
+    return evaluation.evaluate_pairs(model, tokenizer, examples, **SEARCHED)
+
+
+def test_the_loss_is_that_of_every_target_token(model, searched):
+    found = searched
     total, count = loss_by_hand(model, PAIRS, 13)
     assert found["num_tokens"] == count == 11 + 13 + 5
     assert found["nats_per_token"] == pytest.approx(total / count, rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
 
 
-@pytest.mark.parametrize("num_beams", [1, 3])
-def test_texts_are_those_of_the_search(model, examples, num_beams):
+def test_greedy_texts_are_those_of_the_generator(model, examples):
     tokenizer = tokenizers.ByteTokenizer()
     found = evaluation.evaluate_pairs(
-        model, tokenizer, examples, num_beams=num_beams, max_new_tokens=11, limit=2
+        model, tokenizer, examples, max_new_tokens=11, limit=2
     )
+    generator = generation.Generator(model, tokenizer)
     sources = [pair["source"] for pair in PAIRS[:2]]
-    if num_beams == 1:
-        generator = generation.Generator(model, tokenizer)
-        rows = generator.generate(sources, temperature=0.0, max_new_tokens=11)
-        texts = [row.text for row in rows]
-    else:
-        search = generation.BeamSearch(model, tokenizer)
-        rows = search.search_all(sources, num_beams, max_new_tokens=11)
-        texts = [beams[0].text for beams in rows]
-    references = [pair["target"] for pair in PAIRS[:2]]
-    assert found["num_examples"] == 2
+    rows = generator.generate(sources, temperature=0.0, max_new_tokens=11)
+    assert_scores_are_of([row.text for row in rows], found)
+
+
+def test_texts_of_several_beams_are_those_of_the_search(model, searched):
+    search = generation.BeamSearch(model, tokenizers.ByteTokenizer())
+    sources = [pair["source"] for pair in PAIRS]
+    rows = search.search_all(sources, 3, max_new_tokens=11)
+    assert_scores_are_of([beams[0].text for beams in rows], searched)
+
+
+def assert_scores_are_of(texts, found):
+    references = [pair["target"] for pair in PAIRS[: len(texts)]]
+    assert found["num_examples"] == len(texts)
     assert found["chrf"] == evaluation.chrf(texts, references).value
     assert found["bleu"] == evaluation.bleu(texts, references).value
     assert found["chrf_signature"] == evaluation.chrf(texts, references).signature
@@ -117,26 +130,16 @@ def folder(model, tmp_path_factory):
     return path
 
 
-def test_the_command_prints_the_same_figures(model, folder, examples):
+def test_the_command_prints_the_same_figures(folder, searched, examples):
     run = forked.run(
         "scripts/evaluate.py",
         f"--model={folder}",
         f"--examples={examples}",
         "--json",
-        "--num_beams=2",
-        "--max_new_tokens=7",
-        "--limit=2",
+        *(f"--{name}={value}" for name, value in SEARCHED.items()),
     )
     assert run.returncode == 0, run.stderr
-    found = evaluation.evaluate_pairs(
-        model,
-        tokenizers.ByteTokenizer(),
-        examples,
-        num_beams=2,
-        max_new_tokens=7,
-        limit=2,
-    )
-    printed = json.loads(run.stdout)
+    printed, found = json.loads(run.stdout), dict(searched)
     for name in ("bleu_signature", "chrf_signature"):
         assert printed.pop(name) == found.pop(name)
     assert printed == pytest.approx(found, rel=1e-5)

@@ -1,5 +1,8 @@
 """Two replicas on one machine, set before TensorFlow starts its devices."""
 
+import contextlib
+import shutil
+
 import keras
 import pytest
 import tensorflow as tf
@@ -27,7 +30,7 @@ def texts(tmp_path_factory):
     """Returns the paths of a training and a validation text."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "train.txt").write_text(TEXT)
-    (folder / "valid.txt").write_text(TEXT[:500])
+    (folder / "valid.txt").write_text(TEXT[:190])
     return folder / "train.txt", folder / "valid.txt"
 
 
@@ -50,6 +53,38 @@ def experiment():
             save_every=4,
         ),
     )
+
+
+@contextlib.contextmanager
+def op_by_op():
+    """Runs steps and judgements as they are written, without tracing them.
+
+    A trace takes as long as ten steps of a small model: where a test takes fewer, and
+    what is traced is tested elsewhere, this is far quicker.
+    """
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def eagerly():
+    """Runs a whole test op by op, but for what fixtures of its module made before."""
+    with op_by_op():
+        yield
+
+
+def cut_back(run_dir, copy, step):
+    """Copies a run as it would stand, had it been killed right after a checkpoint."""
+    shutil.copytree(run_dir, copy)
+    found = {int(p.name.split("_")[1]): p for p in (copy / "checkpoints").iterdir()}
+    assert step in found, sorted(found)
+    for later in set(found) - set(range(step + 1)):
+        shutil.rmtree(found[later])
+    # It must be written anew.
+    shutil.rmtree(copy / "last")
 
 
 def small_model(vocab_size=13, seed=0, dropout=0.0, dtype=None, **sizes):

@@ -225,7 +225,7 @@ def assert_same_models(one, other, folder="last"):
     assert all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
-def test_two_replicas_learn_as_one_does(files, tmp_path, two_replicas):
+def test_two_replicas_learn_as_one_does(files, tmp_path, two_replicas, eagerly):
     config = experiment(
         BERT.replace(dropout=0.0),
         Classification(class_weights="balanced"),
@@ -244,7 +244,9 @@ def test_two_replicas_learn_as_one_does(files, tmp_path, two_replicas):
     assert one.validation.num_rows == two.validation.num_rows
 
 
-def test_fine_tuning_starts_from_a_models_weights(files, tmp_path, monkeypatch):
+def test_fine_tuning_starts_from_a_models_weights(
+    files, tmp_path, monkeypatch, eagerly
+):
     """Ended before its first save, and resumed, it is the run that never ended."""
     tokenizer = tokenizers.ByteTokenizer()
     source = models.build(BERT.replace(head="masked_lm", vocab_size=257, dropout=0.0))
@@ -293,16 +295,14 @@ def test_a_start_that_does_not_fit_leaves_nothing(files, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_of_an_electra_the_discriminator_is_tuned(files, tmp_path):
+def test_of_an_electra_the_discriminator_is_tuned(files, tmp_path, eagerly):
     sizes = {"vocab_size": 257, "width": 12, "num_layers": 1, "num_heads": 2}
     electra = models.build(
         models.ElectraConfig(**sizes, max_positions=32, embedding_width=6)
     )
     models.save(electra, tmp_path / "electra", tokenizers.ByteTokenizer())
     # A rate of next to nothing leaves the weights where they started.
-    config = experiment(
-        BERT.replace(embedding_width=6), steps=1, learning_rate=1e-12, jit="full"
-    )
+    config = experiment(BERT.replace(embedding_width=6), steps=1, learning_rate=1e-12)
     summary = train(config, files, tmp_path / "run", init=tmp_path / "electra")
     assert "Fresh: pooler/kernel, pooler/bias, head" in summary.notes[0]
     tuned = {w.path: w for w in models.load(tmp_path / "run" / "last").weights}

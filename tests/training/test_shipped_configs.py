@@ -10,7 +10,6 @@ import math
 import pathlib
 
 import pytest
-import tensorflow as tf
 
 from keras_llm import data, tokenizers, training
 from keras_llm.training import Experiment
@@ -80,21 +79,17 @@ def distinct() -> list:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Returns the file of each kind of examples, and of text for the rest."""
+    """Returns the folder of each kind of examples, and of text for the rest.
+
+    A whole file is to learn from; one of five lines, two batches of which the last is
+    not full, is to be judged by.
+    """
     folder = tmp_path_factory.mktemp("files")
-    for kind, examples in KINDS.items():
-        lines = map(json.dumps, examples)
-        (folder / f"{kind}.jsonl").write_text("\n".join(lines))
-    (folder / "text.txt").write_text("\n".join(LINES))
+    kinds = {f"{k}.jsonl": [json.dumps(e) for e in x] for k, x in KINDS.items()}
+    for name, lines in {**kinds, "text.txt": LINES}.items():
+        (folder / name).write_text("\n".join(lines))
+        (folder / f"few_{name}").write_text("\n".join(lines[:5]))
     return folder
-
-
-@pytest.fixture(scope="module")
-def eagerly():
-    """Runs steps op by op: for two of them, tracing is what takes long."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config")
@@ -102,6 +97,7 @@ def eagerly():
 def test_a_shipped_config_trains(experiment, files, eagerly, tmp_path):
     file = files / f"{experiment.task.kind}.jsonl"
     file = file if file.exists() else files / "text.txt"
+    few = files / f"few_{file.name}"
     tokenizer = None
     if isinstance(experiment.task, training.SpanCorruption):
         # One with sentinels, which a run does not make by itself.
@@ -109,7 +105,7 @@ def test_a_shipped_config_trains(experiment, files, eagerly, tmp_path):
             data.read_documents(file), 40, "unigram", extra_ids=9
         )
     summary = training.train(
-        experiment, file, file, tmp_path / "run", tokenizer=tokenizer, progress=False
+        experiment, file, few, tmp_path / "run", tokenizer=tokenizer, progress=False
     )
     assert summary.step == 2 and math.isfinite(summary.train_loss)
     assert math.isfinite(summary.validation.loss)

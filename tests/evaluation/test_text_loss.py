@@ -37,8 +37,7 @@ def by_hand(model, ids, context):
     return total
 
 
-@pytest.mark.parametrize("context", [13, 5])
-@pytest.mark.parametrize("separators", [True, False])
+@pytest.mark.parametrize("context, separators", [(13, True), (5, False)])
 def test_equals_a_loop_over_rows(folder, context, separators):
     model = models.load(folder / "model")
     tokenizer = models.load_tokenizer(folder / "model")

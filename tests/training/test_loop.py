@@ -173,7 +173,7 @@ def test_asked_to_end_while_evaluating_goes_on_as_if_never_asked(
 ):
     """Before the second batch of every evaluation: of one midway and the last."""
     monkeypatch.setattr(language_model, "_VALIDATION_TOKENS", 66)
-    experiment = base_experiment(steps=4, eval_every=2, save_every=2, patience=9)
+    experiment = base_experiment(steps=2, eval_every=1, save_every=1, patience=9)
     train(experiment, texts, tmp_path / "whole")
     evaluate, batches = training.Validator.__call__, []
 
@@ -190,7 +190,7 @@ def test_asked_to_end_while_evaluating_goes_on_as_if_never_asked(
 
     monkeypatch.setattr(training.Validator, "__call__", every_other_is_cut)
     parts = tmp_path / "parts"
-    for step in (2, 4):
+    for step in (1, 2):
         with pytest.raises(training.Preempted, match=f"after step {step};"):
             train(experiment, texts, parts, resume=True)
     summary = train(experiment, texts, parts, resume=True)
@@ -287,7 +287,7 @@ def test_mixed_bfloat16_lowers_the_loss_and_keeps_float32_variables(texts, tmp_p
     }
 
 
-def test_labels_are_smoothed_in_training_alone(finished, texts, tmp_path):
+def test_labels_are_smoothed_in_training_alone(finished, texts, tmp_path, eagerly):
     """So that validation losses compare; the first step's loss is checked."""
     experiment = base_experiment(label_smoothing=0.5, learning_rate=1e-12, steps=2)
     smoothed = train(experiment, texts, tmp_path / "smoothed")
@@ -296,7 +296,8 @@ def test_labels_are_smoothed_in_training_alone(finished, texts, tmp_path):
     assert smoothed.validation.nats_per_token == pytest.approx(
         plain.validation.nats_per_token, rel=1e-6
     )
-    assert losses(tmp_path / "plain")[1] == losses(finished[0])[1]
+    first = losses(finished[0])[1]
+    assert losses(tmp_path / "plain")[1] == pytest.approx(first, rel=1e-6)
     assert losses(tmp_path / "smoothed")[1] != losses(tmp_path / "plain")[1]
 
 
@@ -325,7 +326,7 @@ def test_what_cannot_be_used_leaves_nothing_behind(
 
 
 def test_two_replicas_train_as_one(two_replicas, texts, tmp_path):
-    experiment = base_experiment(steps=6)
+    experiment = base_experiment(steps=3)
     experiment = experiment.replace(model=experiment.model.replace(dropout=0.0))
     with op_by_op():
         train(experiment, texts, tmp_path / "one")
@@ -337,9 +338,9 @@ def test_two_replicas_train_as_one(two_replicas, texts, tmp_path):
         single["valid_loss"], abs=1e-5
     )
     # A checkpoint of two replicas goes on with one.
-    more = with_train(experiment, steps=8)
+    more = with_train(experiment, steps=4)
     with op_by_op():
-        assert train(more, texts, tmp_path / "two", resume=True).step == 8
+        assert train(more, texts, tmp_path / "two", resume=True).step == 4
 
 
 def test_carried_state_is_resumed_too(texts, tmp_path, eagerly):

@@ -86,7 +86,7 @@ def test_the_loss_is_the_mean_over_target_tokens(model):
 
 @pytest.mark.parametrize("model", [T5, LSTM], ids=["t5", "lstm_seq2seq"])
 def test_a_run_learns_resumes_and_writes(pairs, tmp_path, model):
-    whole = experiment(model, steps=30, save_every=20, eval_every=1, log_every=10)
+    whole = experiment(model, steps=30, save_every=20, eval_every=2, log_every=10)
     summary = training.train(whole, pairs, pairs, tmp_path / "a", progress=False)
     lines = training.read_metrics(tmp_path / "a" / "metrics.jsonl")
     judged = {line["step"]: line.get("valid_loss") for line in lines}

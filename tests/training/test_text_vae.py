@@ -193,12 +193,12 @@ def test_the_encoder_runs_ahead_of_the_decoder(compiled):
 def test_a_run_resumes_in_the_middle_of_its_schedule(files, tmp_path, eagerly):
     """Of which weights move, and of how much the KL counts."""
     task = TextVAE(
-        aggressive_steps=4, aggressive_ratio=2, free_bits=0.3,
-        beta_schedule="linear", beta_steps=5,
+        aggressive_steps=5, aggressive_ratio=2, free_bits=0.3,
+        beta_schedule="linear", beta_steps=6,
     )  # fmt: skip
-    config = experiment(task, "batch_norm", steps=6, save_every=3)
+    config = experiment(task, "batch_norm", steps=6, save_every=4)
     whole = training.train(config, *files, tmp_path / "a", progress=False)
-    cut_back(tmp_path / "a", tmp_path / "b", 3)
+    cut_back(tmp_path / "a", tmp_path / "b", 4)  # In the midst of the texts, too.
     again = training.train(config, *files, tmp_path / "b", resume=True, progress=False)
     assert again.validation.to_dict() == whole.validation.to_dict()
     assert again.train_loss == whole.train_loss

@@ -194,3 +194,18 @@ def test_one_trace_serves_any_number_of_steps(two_replicas, replicas):
         batch = spread(batches(rng, steps, 1, 4), axis=2)
         assert step.run(tf.constant(0, tf.int64), batch).loss.shape == (steps,)
     assert len(traces) == replicas
+
+
+def test_what_runs_op_by_op_is_not_traced_beside(eagerly):
+    model, config, steps = small_model(V), TrainConfig(jit="off"), []
+    loss, strategy = training_loss(model), tf.distribute.get_strategy()
+
+    def counted(batch, step):
+        steps.append(int(step))
+        return loss(batch, step)
+
+    optimizer = AdamW(model.trainable_variables, config)
+    step = TrainStep(strategy, model, optimizer, config, counted)
+    batch = batches(np.random.default_rng(11), 2, 1, 4)
+    step.run(tf.constant(5, tf.int64), Spreader(strategy, 4)(batch, axis=2))
+    assert steps == [5, 6]

@@ -72,6 +72,7 @@ class TrainConfig(Config):
     beta2: float = 0.95  # Decay of the gradient's mean square.
     epsilon: float = 1e-8  # Added to the root of the mean square.
     weight_decay: float = 0.1  # Of matrices; never of norms, biases and vectors.
+    relative_rate: bool = False  # Rates are shares of each weight's own size.
     clip_norm: float | None = 1.0  # Of the gradient of all weights together.
     label_smoothing: float = 0.0  # Share of the target spread over all ids.
     ema_decay: float | None = None  # Weights averaged so are evaluated and saved.

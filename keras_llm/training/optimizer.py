@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras_llm.training.config import TrainConfig
 
 Fuse = Callable[[Callable], Callable]
+# Below it a weight does not count as small: one that starts at zero must move.
+_LEAST_SIZE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,11 @@ class AdamW:
                         / (sqrt(v / (1 - beta2**t)) + epsilon))
         average = ema * average + (1 - ema) * w      (where asked for)
 
+    With `config.relative_rate` the rate of each weight is `rate * max(RMS(w), 1e-3)`,
+    RMS the root of its mean square: a step changes it by a share of its own size.
+    T5's first weights differ in size by a factor of 80 from table to query and are
+    meant for such steps. Decay keeps the plain rate.
+
     Decay holds back matrices only: norms, biases and other vectors (fewer than two
     axes) keep theirs. Scaling, clipping, the average and the refusal of a step with
     NaN in it are part of the same pass over memory, which is what costs time here.
@@ -58,7 +65,9 @@ class AdamW:
         slots: Variables by kind, one per weight: "first_moment", "second_moment"
             and, where the config asks for it, "average".
 
-    Source: Loshchilov and Hutter 2019, algorithm 2, https://arxiv.org/abs/1711.05101.
+    Source: Loshchilov and Hutter 2019, algorithm 2, https://arxiv.org/abs/1711.05101;
+    Shazeer and Stern 2018, section 8 (relative rates),
+    https://arxiv.org/abs/1804.04235.
 
     >>> import keras
     >>> weight = keras.Variable(np.ones((2, 2), "float32"))
@@ -167,6 +176,9 @@ class AdamW:
             new_first = first + (1.0 - config.beta1) * (g - first)
             new_second = second + (1.0 - config.beta2) * (g * g - second)
             step = first_rate * new_first
+            if config.relative_rate:
+                size = tf.sqrt(tf.reduce_mean(tf.square(weight)))
+                step *= tf.maximum(size, _LEAST_SIZE)
             new = weight - step / (tf.sqrt(new_second) * root + config.epsilon)
             if decays and config.weight_decay:
                 new = new - rate * config.weight_decay * weight

@@ -15,6 +15,8 @@ from keras_llm.training.replicas import Workers
 
 Batch = Mapping[str, Any]
 
+_VALIDATION_TOKENS = 8_192
+
 # From a micro-batch of tensors, each leading with its rows, and the step's number
 # (int64) to the sum of the losses, weighted by `batch["weights"]`.
 SummedLoss = Callable[[Batch, tf.Tensor], tf.Tensor]
@@ -129,6 +131,24 @@ class Task(Config, abc.ABC):
     def count_tokens(self, batch: Mapping[str, np.ndarray]) -> int:
         """Returns how many real tokens a batch has the model read."""
         return int(batch["weights"].sum())
+
+
+def validation_config(config: data.DataConfig) -> data.DataConfig:
+    """Returns the config of validation batches, of 8,192 tokens where rows are short.
+
+    They may be larger than training's: nothing is kept of them.
+    """
+    times = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
+    return config.replace(batch_size=config.batch_size * times)
+
+
+def refuse_carried_state(config: TrainConfig) -> None:
+    """Raises ValueError where recurrent state is to be carried on."""
+    if config.carry_state:
+        raise ValueError(
+            "Each row of this task stands for itself: no state goes on from it to the "
+            "next. Received: train.carry_state=True. Set train.carry_state=False."
+        )
 
 
 def fill_in_vocabulary(model: Any, tokenizer: Any) -> Any:

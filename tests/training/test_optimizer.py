@@ -30,17 +30,23 @@ def reference(weights, gradients, config, rates, scales, ema=None):
                 np.sqrt(second[i] / (1 - config.beta2**t)) + config.epsilon
             )
             shrink = 1 - rate * config.weight_decay if w.ndim >= 2 else 1
-            weights[i] = w * shrink - rate * direction
+            size = max(np.linalg.norm(w) / np.sqrt(w.size), 1e-3)
+            share = size if config.relative_rate else 1
+            weights[i] = w * shrink - rate * share * direction
             if ema is not None:
                 average[i] = ema * average[i] + (1 - ema) * weights[i]
     return weights, average
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_equals_float64_numpy(compiled):
+def test_equals_float64_numpy(compiled, relative):
     rng = np.random.default_rng(0)
-    config = TrainConfig(weight_decay=0.3, beta2=0.9, epsilon=1e-3, ema_decay=0.7)
+    config = TrainConfig(
+        weight_decay=0.3, beta2=0.9, epsilon=1e-3, ema_decay=0.7, relative_rate=relative
+    )
     weights = variables(rng)
+    weights[1].assign(keras.ops.zeros(7))  # Of no size, it moves all the same.
     start = [np.float64(keras.ops.convert_to_numpy(w)) for w in weights]
     optimizer = AdamW(weights, config)
     gradients = [[rng.normal(size=s) for s in SHAPES] for _ in range(4)]

@@ -11,11 +11,9 @@ from keras_llm.training.task import (
     Task,
     check_architecture,
     fill_in_vocabulary,
+    validation_config,
 )
 from keras_llm.training.validation import text_validator
-
-# A validation batch may be larger than a training batch: nothing is kept of it.
-_VALIDATION_TOKENS = 8_192
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,11 +43,11 @@ class LanguageModel(Task):
         config = experiment.data
         if valid_text is None:
             train_text, valid_text = data.load_splits(train_text, tokenizer, config)
-        rows = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
-        larger = config.replace(batch_size=config.batch_size * rows)
         return (
             data.training_batches(train_text, tokenizer, config, *team),
-            data.validation_batches(valid_text, tokenizer, larger, *team),
+            data.validation_batches(
+                valid_text, tokenizer, validation_config(config), *team
+            ),
         )
 
     def objective(self, model, config, fuse=None, rows=None):

@@ -8,7 +8,12 @@ import tensorflow as tf
 from keras_llm import models
 from keras_llm.data import masking
 from keras_llm.ops import masked_tokens
-from keras_llm.training.task import Objective, Task, check_architecture
+from keras_llm.training.task import (
+    Objective,
+    Task,
+    check_architecture,
+    refuse_carried_state,
+)
 from keras_llm.training.tasks import masked_rows
 from keras_llm.training.validation import Scores, Validator, perplexity
 
@@ -78,7 +83,7 @@ that are masked. Received: mask_rate=1.5.
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the mean cross-entropy; only masked tokens are scored."""
         del fuse, rows
-        masked_rows.refuse_carried_state(config)
+        refuse_carried_state(config)
         score = _scorer(model, training=True)
 
         def summed_loss(batch, step):

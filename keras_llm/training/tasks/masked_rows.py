@@ -4,12 +4,9 @@ from typing import Any
 
 from keras_llm import data
 from keras_llm.data import masking
-from keras_llm.training.config import TrainConfig
 from keras_llm.training.replicas import Workers
-from keras_llm.training.task import fill_in_vocabulary
+from keras_llm.training.task import fill_in_vocabulary, validation_config
 
-# A validation batch may be larger than a training batch: nothing is kept of it.
-_VALIDATION_TOKENS = 8_192
 # The same places at every evaluation of every run.
 _VALIDATION_SEED = 0
 _SHORTEST = masking.FRAME + 1
@@ -69,21 +66,10 @@ def validation_batches(
     experiment: Any, text: Any, tokenizer: Any, team: Workers, **choices: Any
 ) -> data.ValidationBatches:
     """Returns this worker's rows of a text, masked alike every time."""
-    config = _within_frame(experiment)
-    rows = max(1, _VALIDATION_TOKENS // (config.batch_size * config.context))
-    larger = config.replace(batch_size=config.batch_size * rows)
+    larger = validation_config(_within_frame(experiment))
     masks = data.TokenMasking(tokenizer, seed=_VALIDATION_SEED, **choices)
     return data.validation_batches(text, tokenizer, larger, *team, masks)
 
 
 def _within_frame(experiment: Any) -> data.DataConfig:
     return experiment.data.replace(context=experiment.data.context - masking.FRAME)
-
-
-def refuse_carried_state(config: TrainConfig) -> None:
-    """Raises ValueError where recurrent state is to be carried on."""
-    if config.carry_state:
-        raise ValueError(
-            "An encoder has no state to carry from row to row. Received: "
-            "train.carry_state=True. Set train.carry_state=False."
-        )

@@ -8,7 +8,12 @@ import tensorflow as tf
 from keras_llm.core import checks
 from keras_llm.data import masking
 from keras_llm.ops import masked_tokens, masks
-from keras_llm.training.task import Objective, Task, check_architecture
+from keras_llm.training.task import (
+    Objective,
+    Task,
+    check_architecture,
+    refuse_carried_state,
+)
 from keras_llm.training.tasks import masked_rows
 from keras_llm.training.validation import Scores, Validator
 
@@ -83,7 +88,7 @@ class ReplacedTokens(Task):
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the joint loss; label smoothing is the generator's alone."""
         del fuse, rows
-        masked_rows.refuse_carried_state(config)
+        refuse_carried_state(config)
 
         def summed_loss(batch, step):
             del step

@@ -20,9 +20,9 @@ from keras_llm.training.task import (
     Task,
     check_architecture,
     fill_in_vocabulary,
+    refuse_carried_state,
 )
 from keras_llm.training.tasks import examples as examples_lib
-from keras_llm.training.tasks import masked_rows
 from keras_llm.training.tasks.sequence_to_sequence import closed_rows, teacher_forcing
 from keras_llm.training.validation import Scores, Validator, perplexity
 
@@ -122,7 +122,7 @@ class TextVAE(Task):
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the negative ELBO with its weight and floor."""
         del rows
-        masked_rows.refuse_carried_state(config)
+        refuse_carried_state(config)
         trunk = _trunk(model)
         reconstruction = training_head_loss(model, config.label_smoothing, fuse)
 

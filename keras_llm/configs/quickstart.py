@@ -14,10 +14,10 @@ def get_config() -> Experiment:
         tokenizer=TokenizerConfig(kind="byte_bpe", vocab_size=2_048),
         data=DataConfig(context=128, batch_size=16, sampling="windows"),
         train=TrainConfig(
-            steps=750,
+            steps=500,
             learning_rate=2e-3,
             final_learning_rate=1e-4,
-            warmup_steps=60,
+            warmup_steps=50,
             weight_decay=0.1,
             eval_every=250,
             save_every=250,

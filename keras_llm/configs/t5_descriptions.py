@@ -35,12 +35,13 @@ def get_config() -> Experiment:
         data=DataConfig(context=64, batch_size=32),
         train=TrainConfig(
             steps=1_600,
-            learning_rate=3e-3,
-            final_learning_rate=1e-4,
-            warmup_steps=200,
+            # T5's first weights are of unlike sizes, from 1 to 0.01.
+            relative_rate=True,
+            learning_rate=0.01,
+            final_learning_rate=0.0005,
+            warmup_steps=100,
             weight_decay=0.01,
             label_smoothing=0.1,
-            dtype="mixed_bfloat16",
             eval_every=400,
             save_every=400,
         ),

@@ -27,8 +27,10 @@ def get_config() -> Experiment:
         data=DataConfig(context=128, batch_size=32, separate_documents=False),
         train=TrainConfig(
             steps=2_000,
-            learning_rate=1e-3,
-            final_learning_rate=1e-5,
+            # T5's first weights are of unlike sizes, from 1 to 0.01.
+            relative_rate=True,
+            learning_rate=0.01,
+            final_learning_rate=0.0005,
             warmup_steps=100,
             weight_decay=0.01,
             eval_every=250,

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
 from keras_llm.export.located import check_locates, in_column
-from keras_llm.export.servable import trace
 from keras_llm.ops import spans
 from keras_llm.tokenizers import repair_utf8
 
@@ -31,9 +30,9 @@ class AnswerServable(EncoderServable):
         check_locates(tokenizer, "answer")
         super().__init__(model, tokenizer, jit, weights)
 
-    def head_signatures(self):
-        """Returns the traced functions by signature name."""
-        answer = trace(self.answer, question=TEXT, context=TEXT)
+    def head_functions(self):
+        """Returns what answers each signature, by signature name."""
+        answer = self.answer, {"question": TEXT, "context": TEXT}
         return {"serving_default": answer, "answer": answer}
 
     def answer(self, question, context):

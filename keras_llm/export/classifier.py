@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
-from keras_llm.export.servable import trace
 
 _EXAMPLE = """The probabilities are those of LABELS, in this order.
 
@@ -24,10 +23,10 @@ class ClassifierServable(EncoderServable):
     one first. `left_out` says by how many tokens.
     """
 
-    def head_signatures(self):
-        """Returns the traced functions by signature name."""
-        classify = trace(self.classify, text=TEXT)
-        pair = trace(self.classify_pair, text=TEXT, text_pair=TEXT)
+    def head_functions(self):
+        """Returns what answers each signature, by signature name."""
+        classify = self.classify, {"text": TEXT}
+        pair = self.classify_pair, {"text": TEXT, "text_pair": TEXT}
         return {
             "serving_default": classify,
             "classify": classify,

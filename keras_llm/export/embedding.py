@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
-from keras_llm.export.servable import trace
 
 _EXAMPLE = """```bash
 curl -d '{"instances": ["Call me Ishmael."]}' \\
@@ -15,9 +14,9 @@ curl -d '{"instances": ["Call me Ishmael."]}' \\
 class EmbeddingServable(EncoderServable):
     """The signature `embed`; a text longer than the model's positions is refused."""
 
-    def head_signatures(self):
-        """Returns the traced functions by signature name."""
-        embed = trace(self.embed, text=TEXT)
+    def head_functions(self):
+        """Returns what answers each signature, by signature name."""
+        embed = self.embed, {"text": TEXT}
         return {"serving_default": embed, "embed": embed}
 
     def embed(self, text):

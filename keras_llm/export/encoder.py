@@ -4,7 +4,7 @@ import abc
 
 import tensorflow as tf
 
-from keras_llm.export.servable import Servable, trace
+from keras_llm.export.servable import Function, Servable
 from keras_llm.generation.prompt_model import UNBOUNDED_LIMIT
 from keras_llm.tokenizers import EncoderRows, Rows
 
@@ -46,13 +46,13 @@ class EncoderServable(Servable):
         self.rows = EncoderRows(tokenizer, model.config.architecture == "bert")
         self.limit = getattr(model.config, "max_positions", None) or UNBOUNDED_LIMIT
 
-    def signatures(self) -> dict:
-        """Returns the head's functions and `tokenize`, traced, by signature name."""
-        return {**self.head_signatures(), "tokenize": trace(self.tokenize, text=TEXT)}
+    def functions(self) -> dict[str, Function]:
+        """Returns the head's functions and `tokenize`, by signature name."""
+        return {**self.head_functions(), "tokenize": (self.tokenize, {"text": TEXT})}
 
     @abc.abstractmethod
-    def head_signatures(self) -> dict:
-        """Returns the head's functions, traced, `serving_default` among them."""
+    def head_functions(self) -> dict[str, Function]:
+        """Returns the head's functions, `serving_default` among them."""
 
     def tokenize(self, text):
         """Returns each text's token ids, special ones left out."""

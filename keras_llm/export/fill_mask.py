@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from keras_llm import models
 from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
-from keras_llm.export.servable import trace
 from keras_llm.tokenizers import repair_utf8
 
 CANDIDATES = 10
@@ -35,11 +34,11 @@ class FillMaskServable(EncoderServable):
                 f"{tokenizer.special_ids}."
             )
         super().__init__(model, tokenizer, jit, weights)
-        self._split = [models.split_head(model)]
+        self._trunk, self._project = models.split_head(model)
 
-    def head_signatures(self):
-        """Returns the traced functions by signature name."""
-        fill_mask = trace(self.fill_mask, before=TEXT, after=TEXT)
+    def head_functions(self):
+        """Returns what answers each signature, by signature name."""
+        fill_mask = self.fill_mask, {"before": TEXT, "after": TEXT}
         return {"serving_default": fill_mask, "fill_mask": fill_mask}
 
     def fill_mask(self, before, after):
@@ -62,10 +61,9 @@ class FillMaskServable(EncoderServable):
         mask = tf.fill([left.nrows(), 1], self.tokenizer.special_ids["mask"])
         rows = self.rows.join(tf.concat([left, mask, right], axis=1))
         rows = self.fitting(rows, "`before` and `after` together")
-        trunk, project = self._split[0]
         inputs = {name: getattr(rows, name) for name in self.model.input}
-        hidden = trunk(inputs, training=False)
-        logits = project(tf.gather(hidden, left.row_lengths() + 1, batch_dims=1))
+        hidden = self._trunk(inputs, training=False)
+        logits = self._project(tf.gather(hidden, left.row_lengths() + 1, batch_dims=1))
         logits = tf.cast(logits, tf.float32)[:, : self.tokenizer.vocab_size]
         is_text = self._is_text()
         probabilities = tf.nn.softmax(logits) * tf.cast(is_text, tf.float32)

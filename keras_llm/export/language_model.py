@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_llm.export.servable import Servable, trace
-from keras_llm.generation import BeamSearch, PromptModel, make_prompt_model
+from keras_llm.export.servable import Function, Servable
+from keras_llm.generation import BeamSearch, make_prompt_model
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
 
@@ -40,19 +40,15 @@ class LanguageModelServable(Servable):
 
     def __init__(self, model, tokenizer, jit, weights):
         super().__init__(model, tokenizer, jit, weights)
-        self._text_model = [make_prompt_model(model, tokenizer, jit)]
-        self._beams = []
+        # What has the functions that are exported.
+        self.text_model = make_prompt_model(model, tokenizer, jit)
+        self._beams = None
         if not self.text_model.decoder.prompt_in_cache:
-            self._beams = [BeamSearch(model, tokenizer)]
-        self._state = [self._example_state()]
+            self._beams = BeamSearch(model, tokenizer)
+        self._state = self._state_types()
 
-    @property
-    def text_model(self) -> PromptModel:
-        """Returns the model whose functions are exported."""
-        return self._text_model[0]
-
-    def signatures(self) -> dict:
-        """Returns the traced functions by signature name."""
+    def functions(self) -> dict[str, Function]:
+        """Returns what answers each signature, by signature name."""
         text = tf.TensorSpec([None], tf.string)
         ids = tf.TensorSpec([None, None], tf.int32)
         row = tf.TensorSpec([None], tf.int32)
@@ -62,18 +58,17 @@ class LanguageModelServable(Servable):
         beams = {"num_beams": row, "max_new_tokens": row, "length_penalty": _FLOATS}
         optional = {}
         if self._beams:
-            optional["beam_search"] = trace(self.beam_search, prompt=text, **beams)
+            optional["beam_search"] = self.beam_search, {"prompt": text, **beams}
+        rows = {"token_ids": ids, "lengths": row}
         return {
             **optional,
-            "serving_default": trace(self.serving_default, prompt=text),
-            "generate": trace(self.generate, prompt=text, stop=stop, **knobs),
-            "score": trace(self.score, prompt=text, completion=text),
-            "tokenize": trace(self.tokenize, text=text),
-            "generate_ids": trace(
-                self.generate_ids, token_ids=ids, lengths=row, **knobs
-            ),
-            "prefill": trace(self.prefill, token_ids=ids, lengths=row, capacity=row),
-            "decode_step": trace(self.decode_step, token_ids=row, **state),
+            "serving_default": (self.serving_default, {"prompt": text}),
+            "generate": (self.generate, {"prompt": text, "stop": stop, **knobs}),
+            "score": (self.score, {"prompt": text, "completion": text}),
+            "tokenize": (self.tokenize, {"text": text}),
+            "generate_ids": (self.generate_ids, {**rows, **knobs}),
+            "prefill": (self.prefill, {**rows, "capacity": row}),
+            "decode_step": (self.decode_step, {"token_ids": row, **state}),
         }
 
     def serving_default(self, prompt):
@@ -88,7 +83,7 @@ class LanguageModelServable(Servable):
 
     def beam_search(self, prompt, num_beams, max_new_tokens, length_penalty):
         """Returns all beams of each prompt, the best first."""
-        return self._beams[0].search_texts(
+        return self._beams.search_texts(
             prompt, num_beams, max_new_tokens, length_penalty
         )
 
@@ -243,23 +238,30 @@ class LanguageModelServable(Servable):
             values += [position, capacity]
         return tf.debugging.Assert(holds, [f"{rule}. Received:", *values], summarize=8)
 
-    def _example_state(self):
-        """Returns the state's types, from a prompt of unknown size."""
-        prefill = tf.function(self.text_model.decoder.prefill, autograph=False)
-        traced = prefill.get_concrete_function(
-            tf.TensorSpec([None, None], tf.int32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([], tf.int32),
-        )
-        return traced.structured_outputs[1]
+    def _state_types(self):
+        """Returns the state's types: unlike batches show which sizes are free."""
+        one, two = (self._example_state(size) for size in (1, 2))
+        return {
+            name: tf.TensorSpec(
+                [a if a == b else None for a, b in zip(x.shape, y.shape, strict=True)],
+                x.dtype,
+            )
+            for (name, x), y in zip(one.items(), two.values(), strict=True)
+        }
+
+    def _example_state(self, size):
+        """Returns the state of `size` rows of as many tokens and slots, if they fit."""
+        length = min(size, self.text_model.limit)
+        token_ids, lengths = tf.zeros([size, length], tf.int32), tf.fill([size], length)
+        return self.text_model.decoder.prefill(token_ids, lengths, length)[1]
 
     def _state_dtypes(self):
-        return {name: value.dtype for name, value in self._state[0].items()}
+        return {name: spec.dtype for name, spec in self._state.items()}
 
     def _state_specs(self):
         return {
-            name: tf.TensorSpec(value.shape, _served_dtype(value.dtype))
-            for name, value in self._state[0].items()
+            name: tf.TensorSpec(spec.shape, _served_dtype(spec.dtype))
+            for name, spec in self._state.items()
         }
 
 

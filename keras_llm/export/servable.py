@@ -8,11 +8,13 @@ import tensorflow as tf
 
 # A signature's name and its inputs: tensors or nested lists.
 Request = tuple[str, Mapping[str, Any]]
+# What answers a signature and the types of its inputs by name.
+Function = tuple[Callable[..., dict[str, Any]], dict[str, tf.TensorSpec]]
 # From a request to its outputs as nested lists.
 Answer = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
-class Servable(tf.Module, abc.ABC):
+class Servable(abc.ABC):
     """A model's weights and one function per signature: what is written.
 
     Every input has rank 1 or more and every output leads with the batch, so that
@@ -26,26 +28,25 @@ class Servable(tf.Module, abc.ABC):
     """
 
     def __init__(self, model, tokenizer, jit: bool, weights: Sequence[Any]):
-        super().__init__()
-        # In a list: Keras' objects are not to be tracked themselves.
-        self._parts = [model, tokenizer]
+        self.model = model
+        self.tokenizer = tokenizer
         self.jit = jit
-        # A SavedModel finds TensorFlow's variables, not Keras' wrappers of them.
-        self.weights = [weight.value for weight in weights]
-
-    @property
-    def model(self):
-        """Returns the Keras model."""
-        return self._parts[0]
-
-    @property
-    def tokenizer(self):
-        """Returns the model's tokenizer."""
-        return self._parts[1]
+        self.weights = list(weights)
 
     @abc.abstractmethod
+    def functions(self) -> dict[str, Function]:
+        """Returns what answers each signature, by signature name."""
+
     def signatures(self) -> dict[str, Any]:
-        """Returns the traced functions by signature name."""
+        """Returns the traced functions by signature name.
+
+        Signatures that have one function share its trace.
+        """
+        functions, traced = self.functions(), {}
+        for method, specs in functions.values():
+            if method not in traced:
+                traced[method] = trace(method, **specs)
+        return {name: traced[method] for name, (method, _) in functions.items()}
 
     @abc.abstractmethod
     def warmup_requests(self) -> list[Request]:

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
 from keras_llm.export.located import check_locates
-from keras_llm.export.servable import trace
 from keras_llm.tokenizers.tokenizer import rows_of_values
 
 _EXAMPLE = """The labels are LABELS.
@@ -31,9 +30,9 @@ class TaggerServable(EncoderServable):
         check_locates(tokenizer, "tag")
         super().__init__(model, tokenizer, jit, weights)
 
-    def head_signatures(self):
-        """Returns the traced functions by signature name."""
-        tag = trace(self.tag, text=TEXT)
+    def head_functions(self):
+        """Returns what answers each signature, by signature name."""
+        tag = self.tag, {"text": TEXT}
         return {"serving_default": tag, "tag": tag}
 
     def tag(self, text):

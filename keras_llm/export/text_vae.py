@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_llm.export.servable import Servable, trace
+from keras_llm.export.servable import Function, Servable
 from keras_llm.generation import LatentTextModel
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
@@ -45,29 +45,24 @@ class TextVAEServable(Servable):
 
     def __init__(self, model, tokenizer, jit, weights):
         super().__init__(model, tokenizer, jit, weights)
-        self._text_model = [LatentTextModel(model, tokenizer, jit)]
+        # What has the functions that are exported.
+        self.text_model = LatentTextModel(model, tokenizer, jit)
 
-    @property
-    def text_model(self) -> LatentTextModel:
-        """Returns the model whose functions are exported."""
-        return self._text_model[0]
-
-    def signatures(self) -> dict:
-        """Returns the traced functions by signature name."""
+    def functions(self) -> dict[str, Function]:
+        """Returns what answers each signature, by signature name."""
         row = tf.TensorSpec([None], tf.int32)
         fraction = tf.TensorSpec([None], tf.float32)
         z = tf.TensorSpec([None, self.text_model.latent_dim], tf.float32)
         stop = tf.TensorSpec([None, None], tf.string)
         knobs = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
+        pair = {"text_a": _TEXT, "text_b": _TEXT, "fraction": fraction}
         return {
-            "serving_default": trace(self.serving_default, text=_TEXT),
-            "vae_encode": trace(self.vae_encode, text=_TEXT),
-            "vae_decode": trace(self.vae_decode, z=z, stop=stop, **knobs),
-            "vae_interpolate": trace(
-                self.vae_interpolate, text_a=_TEXT, text_b=_TEXT, fraction=fraction
-            ),
-            "vae_sample": trace(self.vae_sample, seed=row),
-            "tokenize": trace(self.tokenize, text=_TEXT),
+            "serving_default": (self.serving_default, {"text": _TEXT}),
+            "vae_encode": (self.vae_encode, {"text": _TEXT}),
+            "vae_decode": (self.vae_decode, {"z": z, "stop": stop, **knobs}),
+            "vae_interpolate": (self.vae_interpolate, pair),
+            "vae_sample": (self.vae_sample, {"seed": row}),
+            "tokenize": (self.tokenize, {"text": _TEXT}),
         }
 
     def serving_default(self, text):

@@ -112,7 +112,11 @@ def _save(subject: Servable, folder: pathlib.Path) -> None:
     options = tf.saved_model.SaveOptions(
         save_debug_info=False, experimental_custom_gradients=False
     )
-    tf.saved_model.save(subject, folder, subject.signatures(), options)
+    # All else is constants of the graph: nothing of Keras or of the tokenizer is to be
+    # found and walked.
+    root = tf.Module()
+    root.weights = [weight.value for weight in subject.weights]
+    tf.saved_model.save(root, folder, subject.signatures(), options)
 
 
 def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):

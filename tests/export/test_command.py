@@ -35,12 +35,11 @@ def run(words):
 print("RESULTS", json.dumps([run(words) for words in json.load(sys.stdin)]))
 """
 CONFIG = """
-from keras_llm.models import GPT2Config
+from keras_llm.models import LSTMLMConfig
 from keras_llm.training import Experiment
 
 def get_config():
-    sizes = GPT2Config(width=16, num_layers=1, num_heads=2, max_positions=256)
-    return Experiment(model=sizes)
+    return Experiment(model=LSTMLMConfig(embedding_width=7, units=10, num_layers=1))
 """
 CASES = {
     "model": ["--model={0}/model", "--out={0}/serving/1"],

@@ -310,6 +310,7 @@ def test_an_existing_or_unnumbered_folder_is_refused(model, folder, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.usefixtures("proof_from_a_fork")
 def test_a_different_answer_fails_the_proof(model, folder, monkeypatch):
     score = ("score", {"prompt": ["a"], "completion": ["b"]})
     monkeypatch.setattr(export.LanguageModelServable, "cases", lambda *_: [score])
@@ -365,14 +366,13 @@ def test_a_full_disk_is_named_and_leaves_nothing(model, tmp_path, monkeypatch, e
     assert os.listdir(tmp_path) == []
 
 
-def test_a_forbidden_op_is_named_and_leaves_nothing(tmp_path, monkeypatch):
-    def with_python(self, text):
+def test_a_forbidden_op_is_named_and_leaves_nothing(model, tmp_path, monkeypatch):
+    def with_python(text):
         python = tf.py_function(lambda value: value, [text], tf.string)
-        return self.text_model.tokenize(tf.ensure_shape(python, [None]))
+        return {"text": tf.ensure_shape(python, [None])}
 
-    monkeypatch.setattr(export.LanguageModelServable, "tokenize", with_python)
-    sizes = models.GPT2Config(vocab_size=257, width=8, num_layers=1, num_heads=2)
-    model = models.build(sizes)
+    echo = {"echo": (with_python, {"text": tf.TensorSpec([None], tf.string)})}
+    monkeypatch.setattr(export.LanguageModelServable, "functions", lambda _: echo)
     with pytest.raises(allowed_ops.ForbiddenGraphError, match="EagerPyFunc"):
         export.export(model, tokenizers.ByteTokenizer(), tmp_path / "1")
     assert os.listdir(tmp_path) == []

@@ -23,6 +23,11 @@ def model():
 
 
 @pytest.fixture(scope="module")
+def generator(model):
+    return Generator(model, tokenizers.ByteTokenizer())
+
+
+@pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
     models.save(model, folder, tokenizers.ByteTokenizer())
@@ -33,7 +38,7 @@ def generate(folder, *flags, stdin=b""):
     return forked.run(SCRIPT, f"--model={folder}", *flags, stdin=stdin)
 
 
-def test_prompts_of_any_bytes_give_one_object_each(model, folder):
+def test_prompts_of_any_bytes_give_one_object_each(generator, folder):
     prompts = ["文", b"a\xff\xc3"]
     knobs = {"max_new_tokens": 6, "temperature": 0.9, "seed": 3}
     done = generate(
@@ -44,17 +49,16 @@ def test_prompts_of_any_bytes_give_one_object_each(model, folder):
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = Generator(model, tokenizers.ByteTokenizer()).generate(prompts, **knobs)
+    expected = generator.generate(prompts, **knobs)
     assert [row["token_ids"] for row in rows] == [row.token_ids for row in expected]
     assert [row["text"] for row in rows] == [row.text for row in expected]
     assert [row["prompt"] for row in rows] == ["文", "a\ufffd\ufffd"]
 
 
-def test_standard_input_is_continued_as_it_is_written(model, folder):
+def test_standard_input_is_continued_as_it_is_written(generator, folder):
     # Of 32 positions 27 are left: the default asks for no more.
     done = generate(folder, stdin=b"tail\xc3")
     assert done.returncode == 0, done.stderr
-    generator = Generator(model, tokenizers.ByteTokenizer())
     text = generator.generate([b"tail\xc3"], max_new_tokens=27)[0].text
     assert done.stdout == "tail\ufffd" + text + "\n"
 

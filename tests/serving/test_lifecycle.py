@@ -19,12 +19,12 @@ FOREVER = 2**31 - 1  # Steps of `spin`.
 
 
 @pytest.fixture(scope="module")
-def changing(tmp_path_factory, write_version, start_server_anew):
+def changing(tmp_path_factory, write_version, start_server):
     """A server with few places, whose versions the tests below change."""
     base = tmp_path_factory.mktemp("changing") / "toy"
     base.mkdir()
     write_version(base, 1)
-    with start_server_anew(
+    with start_server(
         base,
         "--rest_api_num_threads=1",
         "--max_waiting_requests=1",

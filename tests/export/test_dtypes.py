@@ -34,7 +34,7 @@ def tiny(architecture, dtype="float32"):
 
 def test_a_compiled_export_is_refused_as_stock_and_proven_as_compiled(tmp_path):
     tokenizer = tokenizers.ByteTokenizer()
-    out = export.export(tiny("lstm_lm"), tokenizer, tmp_path / "1", jit=True)
+    out = export.export(tiny("gpt2"), tokenizer, tmp_path / "1", jit=True)
     assert json.loads((out / "manifest.json").read_text())["jit"] is True
     assert "--xla_cpu_compilation_enabled=true" in (out / "README.md").read_text()
     with pytest.raises(allowed_ops.ForbiddenGraphError, match="jit_compile"):

@@ -6,6 +6,7 @@ import pytest
 
 from keras_llm import models
 from keras_llm.models import folder
+from tests.eager_functions import eager_functions  # noqa: F401
 
 
 @pytest.fixture(scope="package", autouse=True)

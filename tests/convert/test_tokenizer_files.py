@@ -10,6 +10,8 @@ import tokenizers as library
 from keras_llm import convert, core, models, tokenizers
 from keras_llm.convert.tokenizer_files import read_tokenizer, write_tokenizer
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 DATA = pathlib.Path(__file__).parents[2] / "testdata"
 LINES = (DATA / "moby_dick.txt").read_text("utf-8").split("\n")[900:1_200]
 LINES += (DATA / "tang_poems.txt").read_text("utf-8").split("\n")[:60]

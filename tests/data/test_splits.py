@@ -14,8 +14,8 @@ EARLY = b"A title\n" + b"x" * 1_300_000  # Its only line feed is its eighth byte
 def sides(path, config):
     """Returns on which side the last document falls, for many fractions."""
     found = []
+    pieces = list(documents.read_pieces([path], config, documents.ReadCounts()))
     for i in range(64):
-        pieces = documents.read_pieces([path], config, documents.ReadCounts())
         split = splits.Split(valid_fraction=i / 64)
         parts = [part for part, piece in split.route(pieces) if piece.opens]
         found.append(parts[-1])

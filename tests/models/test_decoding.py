@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_llm import models
+from tests.conformance.comparing import quick, quick_decoding
 
 RNG = np.random.default_rng(29)
 SHARED = {"vocab_size": 31, "max_positions": 23, "width": 24, "num_layers": 2}
@@ -64,11 +65,12 @@ def decoder(model):
 
 def decode(decoder, ids, lengths, capacity=CAPACITY):
     """Yields the logits [B, V] of the prefill and of every step."""
-    logits, state = decoder.prefill(ids[:, :TIME], lengths, capacity)
+    prefill, step = quick_decoding(decoder, capacity)
+    logits, state = prefill(ids[:, :TIME], lengths)
     rows = np.arange(len(ids))
     for t in range(NEW):
         yield np.asarray(logits)
-        logits, state = decoder.step(ids[rows, lengths + t], state)
+        logits, state = step(ids[rows, lengths + t], state)
     yield np.asarray(logits)
 
 
@@ -79,7 +81,7 @@ def decoded(decoder, ids):
 
 
 def test_cached_equals_full(model, decoded, ids):
-    full = np.asarray(model(ids))
+    full = np.asarray(quick(model)(ids))
     rows = np.arange(len(ids))
     for t, logits in enumerate(decoded):
         expected = full[rows, LENGTHS + t - 1]
@@ -112,8 +114,9 @@ def test_padding_in_the_prompt_does_not_matter(decoder, ids):
     other = ids.copy()
     for b, n in enumerate(LENGTHS):
         other[b, n:TIME] = 0
-    logits, state = decoder.prefill(ids[:, :TIME], LENGTHS, CAPACITY)
-    same, its_state = decoder.prefill(other[:, :TIME], LENGTHS, CAPACITY)
+    prefill, _ = quick_decoding(decoder, CAPACITY)
+    logits, state = prefill(ids[:, :TIME], LENGTHS)
+    same, its_state = prefill(other[:, :TIME], LENGTHS)
     np.testing.assert_allclose(logits, same, atol=1e-6)
     for name in state:
         np.testing.assert_allclose(state[name], its_state[name], atol=1e-6)
@@ -127,16 +130,18 @@ def test_a_full_cache_disturbs_no_other_row(decoder, decoded, ids):
 
 
 def test_a_state_can_be_stepped_from_twice(decoder, ids):
-    _, state = decoder.prefill(ids[:, :TIME], LENGTHS, CAPACITY)
+    prefill, step = quick_decoding(decoder, CAPACITY)
+    _, state = prefill(ids[:, :TIME], LENGTHS)
     kept = {name: np.array(value) for name, value in state.items()}
-    first = [np.asarray(decoder.step(ids[:, 1], state)[0]) for _ in range(2)]
+    first = [np.asarray(step(ids[:, 1], state)[0]) for _ in range(2)]
     np.testing.assert_array_equal(*first)
     for name, value in kept.items():
         np.testing.assert_array_equal(state[name], value)
 
 
 def test_state_is_batch_led(model, decoder, ids):
-    _, state = decoder.prefill(ids[:, :TIME], LENGTHS, CAPACITY)
+    prefill, _ = quick_decoding(decoder, CAPACITY)
+    _, state = prefill(ids[:, :TIME], LENGTHS)
     assert {value.shape[0] for value in state.values()} == {3}
     assert state["keys_0"].shape[2] == CAPACITY
     assert ("segment_start" in state) == (model.config.separator_id is not None)

@@ -9,6 +9,7 @@ import tokenizers as reference_library
 
 from keras_llm import tokenizers
 from keras_llm.tokenizers import gpt2_files
+from tests.eager_functions import eager_functions  # noqa: F401
 
 GPT2 = pathlib.Path(__file__).parents[2] / "testdata" / "gpt2"
 

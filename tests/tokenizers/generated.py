@@ -1,5 +1,6 @@
 """Strings made up by rule, the same in every run."""
 
+import functools
 import pathlib
 import random
 
@@ -14,6 +15,11 @@ UNRULY = [
 
 def strings(count: int, unruly: list[str], seed: int = 7) -> list[str]:
     """Returns strings of any characters, of words, and half of them of `unruly`."""
+    return list(_strings(count, tuple(unruly), seed))
+
+
+@functools.cache
+def _strings(count, unruly, seed):
     rng = random.Random(seed)
     words = (TESTDATA / "moby_dick.txt").read_text(encoding="utf-8").split()
 

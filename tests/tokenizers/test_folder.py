@@ -6,6 +6,8 @@ import pytest
 
 from keras_llm import tokenizers
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 TEXT = "the white whale's the 床前明月光 whale " * 5
 
 

@@ -10,6 +10,8 @@ from keras_llm.tokenizers import ByteBPETokenizer
 from keras_llm.tokenizers.merge_rules import MergeRules
 from keras_llm.tokenizers.packing import Packing
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 ALPHABET = [bytes([byte]) for byte in range(256)]
 
 

@@ -3,8 +3,6 @@
 import io
 import json
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from keras_llm import tokenizers
 from keras_llm.core.allowed_ops import check_graph
+from tests import forked
 from tests.tokenizers.generated import TESTDATA, UNRULY, books, strings
 
 FOLDER = TESTDATA / "sentencepiece"
@@ -222,9 +221,8 @@ found = [
 assert "keras_llm" not in sys.modules
 print(json.dumps(found))
 """
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code], capture_output=True, text=True
-    )
+    (tmp_path / "ask.py").write_text(code)
+    done = forked.run(tmp_path / "ask.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [*expected, expected[0]]
 

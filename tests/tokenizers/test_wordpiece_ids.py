@@ -1,5 +1,6 @@
 """Ids and offsets of BERT's vocabulary against the `tokenizers` library."""
 
+import functools
 import random
 import re
 import unicodedata
@@ -44,12 +45,16 @@ def reference(lower_case=True, strip_accents=None):
     return made
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@functools.cache
+def made(way):
+    """Returns a tokenizer, and the reference made alike."""
+    ours = tokenizers.WordPieceTokenizer.from_file(VOCABULARY, **WAYS[way])
+    return ours, reference(**WAYS[way])
+
+
+@pytest.fixture(params=WAYS)
 def pair(request):
-    """A tokenizer, and the reference made alike."""
-    ways = WAYS[request.param]
-    ours = tokenizers.WordPieceTokenizer.from_file(VOCABULARY, **ways)
-    return ours, reference(**ways)
+    return made(request.param)
 
 
 def bytes_before(text):
@@ -99,8 +104,7 @@ def test_generated_strings(pair):
 @pytest.mark.parametrize("name", ["moby_dick.txt", "tang_poems.txt"])
 def test_books_whole_and_by_line(name):
     book = books()[name]
-    ours = tokenizers.WordPieceTokenizer.from_file(VOCABULARY)
-    theirs = reference()
+    ours, theirs = made("uncased")
     for texts in ([book], book.split("\n")):
         found = theirs.encode_batch(texts, add_special_tokens=False)
         ids = ours.encode(texts)
@@ -119,7 +123,7 @@ def test_any_text(pair, texts):
 
 
 def test_every_character_between_two_letters():
-    ours = tokenizers.WordPieceTokenizer.from_file(VOCABULARY)
+    ours, theirs = made("uncased")
     # Of the planes without characters, and of private use, one in 17.
     used = [*range(0xE000), *range(0xF900, 0x32000), *range(0xE0000, 0xE0200)]
     numbers = sorted({*used, *range(0xE000, 0x110000, 17)})
@@ -129,7 +133,7 @@ def test_every_character_between_two_letters():
         " ".join(f"a{character}a" for character in valid[at : at + 5_000])
         for at in range(0, len(valid), 5_000)
     ]
-    found = reference().encode_batch(texts, add_special_tokens=False)
+    found = theirs.encode_batch(texts, add_special_tokens=False)
     expected = np.concatenate([each.ids for each in found])
     np.testing.assert_array_equal(ours.encode(texts).values, expected)
 
@@ -190,7 +194,7 @@ def test_invalid_utf8_goes_away_as_the_replacement_character_does(pair):
 
 
 def test_offsets_give_the_stretch_of_the_original_text():
-    ours = tokenizers.WordPieceTokenizer.from_file(VOCABULARY)
+    ours, _ = made("uncased")
     text = "Café Köhler sah 北京 \x07un\x00affable\u0301!"
     data = text.encode()
     ids, starts, ends = (

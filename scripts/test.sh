@@ -14,8 +14,10 @@ workers=$((cores < 4 ? cores : 4))
 export TF_NUM_INTRAOP_THREADS=$((cores / workers)) TF_NUM_INTEROP_THREADS=1
 export TF_FORCE_GPU_ALLOW_GROWTH=true XLA_PYTHON_CLIENT_PREALLOCATE=false
 
+# A file stays with one worker, which makes the file's models and exports once.
 run_pytest() {
-  .venv/bin/python -m pytest --numprocesses="$workers" "$@"
+  .venv/bin/python -m pytest --numprocesses="$workers" --dist=loadfile \
+    --no-loadscope-reorder "$@"
 }
 
 for argument in "$@"; do

@@ -9,8 +9,7 @@ import safetensors.numpy
 
 from keras_llm import data, models, tokenizers, training
 from keras_llm.core import read_json
-from keras_llm.training import Checkpoints, Experiment, TrainConfig
-from keras_llm.training.tasks import language_model
+from keras_llm.training import Checkpoints, Experiment, TrainConfig, task
 from tests.training.conftest import cut_back, op_by_op
 
 
@@ -172,7 +171,7 @@ def test_asked_to_end_while_evaluating_goes_on_as_if_never_asked(
     texts, tmp_path, monkeypatch, eagerly
 ):
     """Before the second batch of every evaluation: of one midway and the last."""
-    monkeypatch.setattr(language_model, "_VALIDATION_TOKENS", 66)
+    monkeypatch.setattr(task, "_VALIDATION_TOKENS", 66)
     experiment = base_experiment(steps=2, eval_every=1, save_every=1, patience=9)
     train(experiment, texts, tmp_path / "whole")
     evaluate, batches = training.Validator.__call__, []

@@ -3,8 +3,9 @@
 Command: python scripts/train.py --config=keras_llm/configs/t5_translation.py
 --train_text=pairs.jsonl --run_dir=runs/t5_translation
 
-2.3 million weights, about those of lstm_translation. 2,400 steps are too few for it to
-learn where to look: docs/results.md.
+2.3 million weights, about those of lstm_translation. Of English help pages into French:
+3.02 nats a token and BLEU 12.1 on held-out pairs, in 29 minutes on one busy core
+(docs/results.md); the LSTM gets 28.3 of as many steps.
 """
 
 from keras_llm.data import DataConfig

@@ -32,9 +32,9 @@ status=0
 echo "On TensorFlow"
 KERAS_BACKEND=tensorflow run_pytest "$@" || status=$?
 echo "Layers and models on JAX"
-# Most of its time is compiling: XLA is to do so quickly rather than well, which halves
-# it. It optimises less, fuses by its older emitters, and keeps to AVX: code for wider
-# vectors takes longer to make. (Before AVX there are no conversions of float16.)
+# Most of its time is compiling: XLA is to do so quickly rather than well. It optimises
+# less, fuses by its older emitters, and keeps to AVX: code for wider vectors takes
+# longer to make. (Before AVX there are no conversions of float16.)
 # The dearest files come first, so that no worker waits long for the last of the other.
 quick_compiles="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 quick_compiles+=" --xla_cpu_max_isa=AVX"

@@ -15,8 +15,6 @@ from keras_llm.training.replicas import Workers
 
 Batch = Mapping[str, Any]
 
-_VALIDATION_TOKENS = 8_192
-
 # From a micro-batch of tensors, each leading with its rows, and the step's number
 # (int64) to the sum of the losses, weighted by `batch["weights"]`.
 SummedLoss = Callable[[Batch, tf.Tensor], tf.Tensor]
@@ -24,6 +22,8 @@ SummedLoss = Callable[[Batch, tf.Tensor], tf.Tensor]
 
 # From a step's number to one bool for each trainable weight of the model.
 Moves = Callable[[tf.Tensor], Sequence[tf.Tensor | bool]]
+
+_VALIDATION_TOKENS = 8_192  # Of a validation batch, unless training's is larger.
 
 
 class Objective(NamedTuple):

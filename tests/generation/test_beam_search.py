@@ -109,8 +109,9 @@ def test_a_row_alone_is_the_row_in_a_batch(any_search):
 
 def test_beams_of_ids_are_batch_led_tensors(search):
     ids, lengths = search.text_model.encode_prompt(tf.constant(["ab", "b"]))
+    traced = tf.function(search.search_ids, autograph=False)
     knobs = (tf.constant([3, 3]), tf.constant([4, 2]), tf.constant([0.6, 0.6]))
-    result = search._run(ids, lengths, *knobs)
+    result = traced(ids, lengths, *knobs)
     assert result["token_ids"].shape == (2, 3, 4)
     for name in ("scores", "log_probs", "num_tokens"):
         assert result[name].shape == (2, 3)

@@ -1,14 +1,14 @@
 """Two replicas on one machine, set before TensorFlow starts its devices."""
 
-import contextlib
 import shutil
 
 import keras
 import pytest
 import tensorflow as tf
 
-from keras_llm import data, models
+from keras_llm import data, models, training
 from keras_llm.training import Experiment, TokenizerConfig, TrainConfig
+from tests.eager_functions import op_by_op
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -55,25 +55,28 @@ def experiment():
     )
 
 
-@contextlib.contextmanager
-def op_by_op():
-    """Runs steps and judgements as they are written, without tracing them.
-
-    A trace takes as long as ten steps of a small model: where a test takes fewer, and
-    what is traced is tested elsewhere, this is far quicker.
-    """
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
-
-
 @pytest.fixture
 def eagerly():
     """Runs a whole test op by op, but for what fixtures of its module made before."""
     with op_by_op():
         yield
+
+
+def on_one_and_on_two(two_replicas, config, file, folder, tokenizer):
+    """Trains on one replica, into `a`, and on two, into `b`; returns both summaries."""
+    with op_by_op():
+        return [
+            training.train(
+                config,
+                file,
+                file,
+                folder / name,
+                tokenizer=tokenizer,
+                strategy=strategy,
+                progress=False,
+            )
+            for name, strategy in (("a", None), ("b", two_replicas))
+        ]
 
 
 def cut_back(run_dir, copy, step):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_llm import models, training
-from tests.training.conftest import op_by_op, small_model
+from tests.eager_functions import op_by_op
+from tests.training.conftest import small_model
 
 V, T = 13, 7
 

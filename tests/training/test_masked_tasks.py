@@ -16,7 +16,8 @@ from keras_llm.training import (
     TrainConfig,
 )
 from keras_llm.training.replicas import Spreader, Workers
-from tests.training.conftest import cut_back, op_by_op
+from tests.eager_functions import op_by_op
+from tests.training.conftest import cut_back
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = tokenizers.WordPieceTokenizer([*SPECIAL, *"abcdefgh"])

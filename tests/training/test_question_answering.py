@@ -12,7 +12,7 @@ from keras_llm.training import Experiment, QuestionAnswering, TrainConfig
 from keras_llm.training.answer_scores import answer_f1, exact_match
 from keras_llm.training.replicas import Workers
 from keras_llm.training.tasks.question_answering import _answers
-from tests.training.conftest import op_by_op
+from tests.training.conftest import on_one_and_on_two
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -154,14 +154,7 @@ def test_it_learns_to_answer_and_two_replicas_learn_as_one(
     assert one.validation.metrics["exact_match"] > 0.7
     assert one.validation.metrics["f1"] >= one.validation.metrics["exact_match"]
     config = experiment(context=24, steps=3)
-    with op_by_op():
-        runs = [
-            training.train(
-                config, file, file, tmp_path / name, tokenizer=WORDPIECE,
-                progress=False, strategy=strategy,
-            )
-            for name, strategy in (("a", None), ("b", two_replicas))
-        ]  # fmt: skip
+    runs = on_one_and_on_two(two_replicas, config, file, tmp_path, WORDPIECE)
     assert runs[0].validation.metrics == pytest.approx(runs[1].validation.metrics)
     assert runs[0].validation.loss == pytest.approx(runs[1].validation.loss, rel=1e-4)
 

@@ -7,7 +7,8 @@ from keras_llm.ops import losses
 from keras_llm.training import AdamW, TrainConfig, TrainStep
 from keras_llm.training.objective import training_loss
 from keras_llm.training.replicas import Spreader
-from tests.training.conftest import op_by_op, small_model
+from tests.eager_functions import op_by_op
+from tests.training.conftest import small_model
 
 V, T = 13, 7
 

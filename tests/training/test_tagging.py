@@ -9,7 +9,7 @@ import pytest
 from keras_llm import data, models, tokenizers, training
 from keras_llm.training import Experiment, Tagging, TrainConfig
 from keras_llm.training.replicas import Workers
-from tests.training.conftest import op_by_op
+from tests.training.conftest import on_one_and_on_two
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -87,14 +87,7 @@ def test_it_learns_tags_and_two_replicas_learn_as_one(file, tmp_path, two_replic
     assert one.validation.metrics["macro_f1"] > 0.85
     assert one.validation.num_rows == 25
     config = experiment(steps=3)
-    with op_by_op():
-        runs = [
-            training.train(
-                config, file, file, tmp_path / name, tokenizer=WORDPIECE,
-                progress=False, strategy=strategy,
-            )
-            for name, strategy in (("a", None), ("b", two_replicas))
-        ]  # fmt: skip
+    runs = on_one_and_on_two(two_replicas, config, file, tmp_path, WORDPIECE)
     assert runs[0].validation.loss == pytest.approx(runs[1].validation.loss, rel=1e-4)
     pairs = zip(
         *(models.load(tmp_path / n / "last").get_weights() for n in "ab"), strict=True

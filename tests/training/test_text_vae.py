@@ -11,7 +11,8 @@ from keras_llm import data, models, tokenizers, training
 from keras_llm.ops import elbo
 from keras_llm.training import Experiment, TextVAE, TrainConfig
 from keras_llm.training.replicas import Spreader, Workers
-from tests.training.conftest import cut_back, op_by_op
+from tests.eager_functions import op_by_op
+from tests.training.conftest import cut_back
 
 FIRST, SECOND = ("ab", "cd", "ef", "gh"), ("op", "qr", "st", "uv", "wx")
 

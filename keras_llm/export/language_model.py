@@ -241,13 +241,12 @@ class LanguageModelServable(Servable):
     def _state_types(self):
         """Returns the state's types: unlike batches show which sizes are free."""
         one, two = (self._example_state(size) for size in (1, 2))
-        return {
-            name: tf.TensorSpec(
-                [a if a == b else None for a, b in zip(x.shape, y.shape, strict=True)],
-                x.dtype,
-            )
-            for (name, x), y in zip(one.items(), two.values(), strict=True)
-        }
+        types = {}
+        for name, value in one.items():
+            sizes = zip(value.shape, two[name].shape, strict=True)
+            shape = [a if a == b else None for a, b in sizes]
+            types[name] = tf.TensorSpec(shape, value.dtype)
+        return types
 
     def _example_state(self, size):
         """Returns the state of `size` rows of as many tokens and slots, if they fit."""

@@ -1,14 +1,11 @@
 """The position-wise network between two attentions."""
 
 import keras
-from keras import ops
 
 from keras_llm.core import checks
 from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.linear import Linear
-
-GATED = ("swiglu", "geglu_tanh")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", *GATED)
+from keras_llm.ops import activations
 
 
 @keras.saving.register_keras_serializable(package="keras_llm")
@@ -61,7 +58,7 @@ class FeedForward(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         checks.check_positive("inner_dim", inner_dim)
-        checks.check_choice("activation", activation, ACTIVATIONS)
+        checks.check_choice("activation", activation, activations.ACTIVATIONS)
         self.inner_dim = inner_dim
         self.activation = activation
         self.use_bias = use_bias
@@ -75,7 +72,7 @@ class FeedForward(keras.layers.Layer):
         """Makes the projections `inner` and `output`."""
         # Gate and up lie side by side in one kernel: one product instead of two.
         self.inner = Linear(
-            self.inner_dim * (2 if self.activation in GATED else 1),
+            self.inner_dim * (2 if self.activation in activations.GATED else 1),
             self.use_bias,
             self.kernel_initializer,
             name="inner",
@@ -96,20 +93,8 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x, training=False):
         """Returns [..., D]."""
-        x = self._activate(self.inner(x))
+        x = activations.activate(self.inner(x), self.activation)
         return self.output_projection(self.dropout(x, training=training))
-
-    def _activate(self, x):
-        """Returns [..., F]."""
-        approximate = self.activation.endswith("_tanh")
-        if self.activation in GATED:
-            gate, up = ops.split(x, 2, axis=-1)
-            if self.activation == "swiglu":
-                return ops.silu(gate) * up
-            return ops.gelu(gate, approximate) * up
-        if self.activation == "relu":
-            return ops.relu(x)
-        return ops.gelu(x, approximate)
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -57,8 +57,15 @@ class Linear(keras.layers.Layer):
 
     def call(self, x):
         """Returns [..., out_dim]."""
-        y = ops.matmul(x, self.kernel) if self.packed is None else self.packed(x)
-        return y if self.bias is None else ops.add(y, self.bias)
+        if self.packed is not None:
+            y = self.packed(x)
+            return y if self.bias is None else ops.add(y, self.bias)
+        if self.bias is None:
+            return ops.matmul(x, self.kernel)
+        # On rows the bias follows its product at once: TensorFlow makes them one op.
+        *outer, width = ops.shape(x)
+        y = ops.matmul(ops.reshape(x, (-1, width)), self.kernel) + self.bias
+        return ops.reshape(y, (*outer, self.out_dim))
 
     def pack(self):
         """Multiplies by a packed copy of the kernel from now on."""

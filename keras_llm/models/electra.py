@@ -12,6 +12,7 @@ from keras_llm.models.fitted import Model
 from keras_llm.models.transfer import transfer_weights
 from keras_llm.models.transformer import check_buildable, normal
 from keras_llm.ops import masked_tokens
+from keras_llm.ops.activations import activate
 
 _GENERATOR = "generator_"  # Before the names of the generator's own layers.
 
@@ -199,7 +200,7 @@ def _replaced_logits(config, hidden, dtype):
     head = Linear(
         1, kernel_initializer=normal(), name="discriminator_head", dtype=dtype
     )
-    logits = head(ops.gelu(transform(hidden), approximate=False))
+    logits = head(activate(transform(hidden), "gelu"))
     return ops.cast(ops.squeeze(logits, axis=-1), "float32")
 
 

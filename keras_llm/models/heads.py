@@ -8,6 +8,7 @@ from keras_llm.layers import Dropout, LayerNorm, Linear, Pooling
 from keras_llm.layers.pooling import POOLINGS
 from keras_llm.models.transformer import normal
 from keras_llm.ops import masks
+from keras_llm.ops.activations import activate
 
 HEADS = ("masked_lm", "classify", "tag", "answer", "embed")
 POOLER_ACTIVATIONS = ("tanh", "gelu")
@@ -78,7 +79,7 @@ def attach_head(config, hidden, real, token_embedding, dtype):
         )
         is_tanh = config.pooler_activation == "tanh"
         hidden = pooler(pooled)
-        hidden = ops.tanh(hidden) if is_tanh else ops.gelu(hidden, approximate=False)
+        hidden = ops.tanh(hidden) if is_tanh else activate(hidden, "gelu")
     logits = ops.cast(head(dropout(hidden)), "float32")
     if config.head == "answer":
         return ops.where(real[..., None], logits, masks.MASKED)
@@ -137,7 +138,7 @@ def built_masked_lm_head(model: keras.Model):
 
 def _tied(transform, norm, token_embedding):
     def project(hidden):
-        x = norm(ops.gelu(transform(hidden), approximate=False))
+        x = norm(activate(transform(hidden), "gelu"))
         return token_embedding(x, reverse=True)
 
     return project

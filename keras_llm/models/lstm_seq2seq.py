@@ -202,25 +202,30 @@ def encoder(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, outputs, name="encoder")
 
 
-def forward_flops(config: LSTMSeq2SeqConfig, context: int) -> int:
+def forward_flops(
+    config: LSTMSeq2SeqConfig, context: int, target_context: int | None = None
+) -> float:
     """Returns the multiply-adds of one token's forward pass, times two.
 
-    One token here is one of the source, read, and one of the target, written; it
-    attends to `context` tokens of the source.
+    The mean over `context` tokens of a source, read, and `target_context` tokens of
+    a target (None: as many), written, each of which attends to the source.
     """
-    units, width, total = config.units, config.embedding_width, 0
+    target_context = target_context or context
+    units, width, read, written = config.units, config.embedding_width, 0, 0
     states = units // 2 if config.bidirectional else units
     for _ in range(config.num_layers):
-        total += (width + states) * 4 * units  # Encoder.
-        total += (width + units) * 4 * units
+        read += (width + states) * 4 * units
+        written += (width + units) * 4 * units
         width = units
-    scores, inner = units, units
+    inner = units
     if config.attention == "additive":
-        scores = inner = config.attention_units or units
-        total += units * inner  # The queries; below, the keys.
-    total += units * inner + (scores + units) * context
-    total += 2 * units * config.head_width
-    return 2 * (total + config.head_width * config.vocab_size)
+        inner = config.attention_units or units
+        written += units * inner  # The queries.
+    read += units * inner  # The keys.
+    written += (inner + units) * context
+    written += (2 * units + config.vocab_size) * config.head_width
+    total = context * read + target_context * written
+    return 2 * total / (context + target_context)
 
 
 class LSTMSeq2SeqDecoder:

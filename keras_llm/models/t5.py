@@ -228,21 +228,28 @@ def encoder(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, memory, name="encoder")
 
 
-def forward_flops(config: T5Config, context: int) -> int:
+def forward_flops(
+    config: T5Config, context: int, target_context: int | None = None
+) -> float:
     """Returns the multiply-adds of one token's forward pass, times two.
 
-    One token here is one of the source, read, and one of the target, written, with
-    `context` tokens on either side.
+    The mean over `context` tokens of a source, read, and `target_context` tokens of
+    a target (None: as many), written.
     """
+    target_context = target_context or context
     size = config.head_size or config.width // config.num_heads
     projection = config.width * config.num_heads * size
+    score = 2 * config.num_heads * size  # With a key, and of its value.
     gated = 2 if config.activation == "relu" else 3
     feed_forward = gated * config.width * config.inner_dim
-    scores = 2 * config.num_heads * size * context
-    one_attention = 4 * projection + scores
-    total = config.num_layers * (one_attention + feed_forward)
-    total += config.decoder_layers * (2 * one_attention + feed_forward)
-    return 2 * (total + config.vocab_size * config.width)
+    read = config.num_layers * (4 * projection + score * context + feed_forward)
+    read += config.decoder_layers * 2 * projection  # Keys and values of the memory.
+    written = config.decoder_layers * (
+        6 * projection + score * (context + target_context) + feed_forward
+    )
+    written += config.vocab_size * config.width
+    total = context * read + target_context * written
+    return 2 * total / (context + target_context)
 
 
 class T5Decoder:

@@ -240,8 +240,8 @@ def _posterior(config, inputs, features, dtype):
 def forward_flops(config: TextVAEConfig, context: int) -> int:
     """Returns the multiply-adds of one token's forward pass, times two.
 
-    One token here is one of the source, read, and one of the target, written, with
-    `context` tokens on either side. The latent, one for each row, is left out.
+    The mean over the tokens of a row, each of which is read and then written. The
+    latent, one for each row, is left out.
     """
     width = config.width
 
@@ -258,4 +258,5 @@ def forward_flops(config: TextVAEConfig, context: int) -> int:
             total += transformer_layer()
         else:
             total += (width + (0 if i else config.latent_dim) + width) * 4 * width
-    return 2 * total
+    # Of two operations each, over two tokens: one read, one written.
+    return total

@@ -40,7 +40,12 @@ class Progress:
         self.last_rate = 0.0  # Tokens a second of the last call.
         self._loss: float | None = None
         self._valid_loss: float | None = None
-        self._flops = models.flops_per_token(model.config, experiment.data.context)
+        self._flops = models.flops_per_token(
+            model.config,
+            experiment.data.context,
+            # What has targets beside sources counts the tokens of both.
+            getattr(experiment.task, "target_context", None),
+        )
         self._peak = measure_peak_flops(experiment.train.dtype) if shown else None
         in_place = sys.stderr.isatty()
         seconds = 0.1 if in_place else _SECONDS_PER_LINE

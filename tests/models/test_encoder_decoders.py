@@ -170,14 +170,32 @@ def test_the_last_dropout_is_part_of_what_the_head_reads():
     assert 0.1 < share < 0.5 and (np.asarray(quick(trunk)(INPUTS)) == 0).mean() < 0.05
 
 
-def test_sizes_are_counted(model):
-    count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+def test_flops_are_six_per_matrix_weight_plus_attention(model):
+    kernels = {
+        weight.path: int(np.prod(weight.shape))
+        for weight in model.trainable_weights
+        if weight.path.endswith("kernel")
+    }
+    count = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert models.count_parameters(model) == count
-    flops = models.flops_per_token(model.config, 5)
-    # Nearly every weight of a matrix is used once, in three products of two.
-    table = V * (model.config.head_width if "lstm" in model.name else 20)
-    outside = count if model.config.tied else count - table
-    assert 0.5 < flops / (6 * outside) < 1.5
+    # The encoder, and the memory's keys and values, run once a token of the source.
+    of_source = ("encoder_block_", "attention/key/")
+    read = sum(
+        size
+        for path, size in kernels.items()
+        if path.startswith(of_source) or "key_value" in path.split("/")
+    )
+    written = sum(kernels.values()) - read
+    if model.config.tied:
+        written += V * (model.config.head_width if "lstm" in model.name else 20)
+    if "lstm" in model.name:
+        attention = T * (10 + (3 if "additive" in model.config.attention else 10)) * S
+    else:  # A score and its value for each of 5 heads of 6.
+        blocks = model.config.num_decoder_layers or 1
+        attention = 60 * (S * S + blocks * T * (S + T))
+    row = S * read + T * written + attention
+    found = models.flops_per_token(model.config, S, T)
+    assert found == pytest.approx(6 * row / (S + T), rel=1e-12)
 
 
 def test_the_encoder_alone(model):

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import os
 import pathlib
+import signal
 import sys
 import sysconfig
 import traceback
@@ -42,7 +43,12 @@ def run(verb: str | None = None) -> None:
     if hasattr(module, "parse_flags"):
         options["flags_parser"] = module.parse_flags
     try:
-        app.run(lambda argv: _call(module.main, argv), **options)
+        try:
+            app.run(lambda argv: _call(module.main, argv), **options)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _end_unread()
     except SystemExit as end:
         # absl ends with 1 after showing help; a question answered is no failure.
         if end.code == 1 and _HELP & set(sys.argv):
@@ -115,6 +121,8 @@ def _call(main, argv: list[str]):
     try:
         _quiet.import_tensorflow()
         return main(argv)
+    except BrokenPipeError:
+        raise  # `run` knows what it means.
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if _is_ours(error):
             _fail(_told(error))
@@ -150,6 +158,13 @@ def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     return str(error)
+
+
+def _end_unread() -> None:
+    """Ends without a word, as a shell's own commands do before `| head`."""
+    # What is still to be written at the end of the process is for nobody.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _fail(message: str) -> None:

@@ -1,5 +1,6 @@
 """Experiments in Python files: one `get_config()` each."""
 
+import difflib
 import importlib.util
 import os
 import pathlib
@@ -18,8 +19,12 @@ def load_config(path: str | os.PathLike[str]) -> Experiment:
     """
     file = pathlib.Path(path)
     if file.suffix != ".py" or not file.is_file():
+        others = [other.name for other in file.parent.glob("*.py")]
+        near = difflib.get_close_matches(file.name, others, n=1)
+        hint = f" Did you mean {file.with_name(near[0])}?" if near else ""
         raise FileNotFoundError(
-            f"A config is a Python file with `get_config()`. Received: {path}."
+            "A config is a Python file with `get_config()`, and no such file is there. "
+            f"Received: {path}.{hint}"
         )
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     assert spec is not None and spec.loader is not None  # A .py file has both.

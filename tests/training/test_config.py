@@ -111,3 +111,12 @@ def test_carried_state_needs_streams():
 def test_shipped_configs_load(path):
     config = training.load_config(path)
     assert Experiment.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("quikstart.py", r"Did you mean .*quickstart\.py\?$"), ("zzz.py", r"zzz\.py\.$")],
+)
+def test_a_config_that_is_not_there_is_named_with_its_nearest(name, hint):
+    with pytest.raises(FileNotFoundError, match=hint):
+        training.load_config(CONFIGS / name)

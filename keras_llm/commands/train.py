@@ -47,6 +47,21 @@ _INIT = flags.DEFINE_string(
 _RESUME = flags.DEFINE_bool(
     "resume", False, "Go on with the run in --run_dir; begin it if there is none."
 )
+_STRATEGY = flags.DEFINE_string(
+    "strategy",
+    "auto",
+    "auto, one, mirrored, multi_worker or tpu; auto takes what the machine, TF_CONFIG, "
+    "Slurm, TPU_NAME or --worker_hosts say.",
+)
+_CPU_REPLICAS = flags.DEFINE_integer(
+    "cpu_replicas", 1, "Split the CPU into so many devices, to try replicas."
+)
+_WORKER_HOSTS = flags.DEFINE_list(
+    "worker_hosts", [], "host:port of every worker, the same list at each."
+)
+_TASK_INDEX = flags.DEFINE_integer(
+    "task_index", None, "This worker's place in --worker_hosts, from 0."
+)
 _PROGRESS = flags.DEFINE_bool("progress", True, "Draw a progress bar.")
 _JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
@@ -82,6 +97,10 @@ def main(argv: list[str]) -> None:
     from keras_llm import tokenizers, training
     from keras_llm.core import override
 
+    # Before anything else of TensorFlow: it fixes the devices.
+    strategy = training.choose_strategy(
+        _STRATEGY.value, _CPU_REPLICAS.value, _WORKER_HOSTS.value, _TASK_INDEX.value
+    )
     experiment = override(training.load_config(_CONFIG.value), _overrides)
     tokenizer = tokenizers.load(_TOKENIZER.value) if _TOKENIZER.value else None
     try:
@@ -93,11 +112,15 @@ def main(argv: list[str]) -> None:
             resume=_RESUME.value,
             tokenizer=tokenizer,
             progress=_PROGRESS.value,
+            strategy=strategy,
             init=_INIT.value,
         )
     except training.Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(training.EXIT_CODE)
+    except training.LostWorkerError as error:
+        print(error, file=sys.stderr)
+        sys.exit(training.LOST_WORKER)
     except KeyboardInterrupt as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(130)

@@ -1,17 +1,25 @@
 """Training: one step-based loop for one device, many, and many workers."""
 
+from keras_llm.training.agreement import (
+    LOST_WORKER,
+    Agreement,
+    LostWorkerError,
+    OtherWorkerError,
+)
 from keras_llm.training.checkpoints import Checkpoints, RunState
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.config_file import load_config
 from keras_llm.training.experiment import Experiment
+from keras_llm.training.finiteness import NonFiniteError
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
-from keras_llm.training.loop import NonFiniteError, train
+from keras_llm.training.loop import train
 from keras_llm.training.metrics import read_metrics
 from keras_llm.training.optimizer import AdamW, Update
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
+from keras_llm.training.strategies import STRATEGIES, choose_strategy
 from keras_llm.training.summary import Summary
 from keras_llm.training.task import Objective, Task
 from keras_llm.training.tasks import (
@@ -35,18 +43,23 @@ from keras_llm.training.validation import (
 
 __all__ = [
     "AdamW",
+    "Agreement",
     "Checkpoints",
     "Classification",
     "EXIT_CODE",
     "Experiment",
+    "LOST_WORKER",
     "LanguageModel",
+    "LostWorkerError",
     "MaskedLanguageModel",
     "NonFiniteError",
     "Objective",
+    "OtherWorkerError",
     "Preempted",
     "QuestionAnswering",
     "ReplacedTokens",
     "RunState",
+    "STRATEGIES",
     "Scores",
     "SequenceToSequence",
     "SpanCorruption",
@@ -62,6 +75,7 @@ __all__ = [
     "Update",
     "Validation",
     "Validator",
+    "choose_strategy",
     "learning_rate",
     "load_config",
     "make_step",

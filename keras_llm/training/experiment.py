@@ -63,9 +63,13 @@ class Experiment(Config):
         }
         return super().from_dict({**values, **named})
 
+    def flat(self) -> dict[str, Any]:
+        """Returns plain values by their dotted names."""
+        return _flat(self.to_dict())
+
     def differing_fields(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
         """Returns the dotted fields that differ, with both values."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        mine, theirs = self.flat(), other.flat()
         return {
             name: (mine.get(name), theirs.get(name))
             for name in sorted(set(mine) | set(theirs))

@@ -46,11 +46,6 @@ class Interruption:
         self.received = signal.Signals(number)
         signal.signal(number, self._before[self.received])  # type: ignore[arg-type]
 
-    def check(self) -> None:
-        """Raises AskedToEnd once a signal has come."""
-        if self.received:
-            raise AskedToEnd
-
     def leave(self, message: str) -> NoReturn:
         """Raises what ends the run, once everything is saved."""
         if self.received is signal.SIGINT:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import os
+import pathlib
 import time
 from typing import Any, NoReturn
 
@@ -12,12 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm import models
+from keras_llm.training.agreement import Agreement
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.experiment import Experiment
+from keras_llm.training.finiteness import check_finite
 from keras_llm.training.interruption import AskedToEnd, Interruption
 from keras_llm.training.metrics import MetricsLog, plot_losses
 from keras_llm.training.progress import Progress
-from keras_llm.training.replicas import Spreader, check_strategy, workers
+from keras_llm.training.replicas import Spreader, check_strategy
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.setup import Inputs, make_step, prepare_inputs, start_from
 from keras_llm.training.step import StepResult
@@ -27,10 +30,6 @@ from keras_llm.training.task import Judgement
 _log = logging.getLogger(__name__)
 
 _SECONDS_PER_CALL = 0.25  # Between returns to Python, where steps are short.
-
-
-class NonFiniteError(ArithmeticError):
-    """Too many steps in a row met NaN or infinity; the message names the batch."""
 
 
 def train(
@@ -67,23 +66,33 @@ def train(
         ValueError: Text, config or strategy that cannot be used; nothing is left
             behind.
         NonFiniteError: `max_bad_steps` steps in a row met NaN or infinity.
-        Preempted: SIGTERM came; a checkpoint was saved first.
+        Preempted: SIGTERM came, to this worker or another; a checkpoint was saved
+            first.
+        OtherWorkerError: Another worker refused to begin; the message tells why.
+        LostWorkerError: Another worker is gone.
     """
     strategy = strategy or tf.distribute.get_strategy()
     check_strategy(strategy)
-    inputs = prepare_inputs(
-        experiment,
-        train_text,
-        valid_text,
-        RunFolder(run_dir),
-        resume,
-        tokenizer,
-        strategy,
-        init,
-    )
-    with Interruption() as interruption:
-        run = _Run(inputs, strategy, interruption, progress)
-        return run.to_the_end()
+    agreement = Agreement(strategy)
+    with agreement.lost_worker_named():
+        with agreement.together():
+            inputs = prepare_inputs(
+                experiment,
+                train_text,
+                valid_text,
+                RunFolder(run_dir),
+                resume,
+                tokenizer,
+                strategy,
+                init,
+            )
+        agreement.check_same(inputs.identity())
+        with Interruption() as interruption:
+            try:
+                run = _Run(inputs, strategy, agreement, interruption, progress)
+                return run.to_the_end()
+            finally:
+                inputs.folder.unlock()
 
 
 class _Run:
@@ -93,6 +102,7 @@ class _Run:
         self,
         inputs: Inputs,
         strategy: tf.distribute.Strategy,
+        agreement: Agreement,
         interruption: Interruption,
         progress: bool,
     ):
@@ -101,13 +111,14 @@ class _Run:
         self.folder = inputs.folder
         self.interruption = interruption
         self.task = inputs.experiment.task
-        self.team = workers(strategy)
-        self.is_chief = self.team.is_chief
-        self._make(strategy)
+        self.agreement = agreement
+        self.is_chief = agreement.team.is_chief
+        with agreement.together():
+            self._make(strategy)
         # Only now: what the model or its step refuses leaves no folder behind.
-        if self.is_chief:
-            inputs.open_folder()
-        self.state = self.saved = self._restore()
+        newest = self._open_folder()
+        with agreement.together():
+            self.state = self.saved = self._restore(newest)
         self.validation: Judgement | None = None
         self.last_loss: float | None = None
         self.seconds_before = self.state.seconds
@@ -153,10 +164,23 @@ class _Run:
         _log.info(note)
         return [note]
 
-    def _restore(self) -> RunState:
-        if self.is_chief:
-            self.checkpoints.mend()
-        newest, judged_by = self.checkpoints.newest_whole(), self.inputs.validation
+    def _open_folder(self) -> pathlib.Path | None:
+        """Makes the run folder or goes on in it; returns the checkpoint to go on from.
+
+        The chief alone writes, and it alone looks for the checkpoint: another worker
+        might look while it is being mended.
+        """
+        newest = None
+        with self.agreement.together():
+            if self.is_chief:
+                self.inputs.open_folder()
+                self.checkpoints.mend()
+                newest = self.checkpoints.newest_whole()
+        name = self.agreement.from_chief(newest.name if newest else "")
+        return self.checkpoints.folder / name if name else None
+
+    def _restore(self, newest: pathlib.Path | None) -> RunState:
+        judged_by = self.inputs.validation
         if newest is None:
             state = RunState(validation_sha256=judged_by.sha256)
             if self.notes and self.is_chief:
@@ -181,7 +205,7 @@ class _Run:
             while self.state.step < self.config.steps and not self._out_of_patience():
                 self._call()
                 self._at_intervals()
-                self.interruption.check()
+                self._check_asked()
             return self._finish()
         except AskedToEnd:
             self._leave()
@@ -189,6 +213,11 @@ class _Run:
             self.progress.close()
             if self.log:
                 self.log.close()
+
+    def _check_asked(self) -> None:
+        """Raises AskedToEnd once a signal has come to a worker, at all of them."""
+        if self.agreement.any(self.interruption.received is not None):
+            raise AskedToEnd
 
     def _out_of_patience(self) -> bool:
         patience = self.config.patience
@@ -208,7 +237,8 @@ class _Run:
             )
             for name in micro_batches[0]
         }
-        tokens = self.team.number * sum(map(self.task.count_tokens, micro_batches))
+        tokens = sum(map(self.task.count_tokens, micro_batches))
+        tokens *= self.agreement.team.number
         start = time.perf_counter()
         result = self.step.run(
             tf.constant(first, tf.int64), self.spread(batches, axis=2)
@@ -217,7 +247,8 @@ class _Run:
         seconds = time.perf_counter() - start
         # The first call compiles: its time says nothing about the next.
         if self.progress.calls:
-            self.seconds_per_step = seconds / count
+            # Of all workers, or they would go on in unlike calls.
+            self.seconds_per_step = self.agreement.mean(seconds / count)
         self.state = dataclasses.replace(
             self.state,
             step=first + count,
@@ -228,7 +259,9 @@ class _Run:
         self.progress.update(result, tokens, seconds)
         self.last_loss = float(result.loss[-1])
         self._log_steps(first, result)
-        self._check_finite(result)
+        check_finite(
+            result, int(self.step.bad_in_a_row.numpy()), self.config, self.state.step
+        )
 
     def _steps_until_something_happens(self) -> int:
         """Returns how many steps to take before Python is needed again."""
@@ -240,22 +273,6 @@ class _Run:
         if self.seconds_per_step is None:
             return 1
         return max(1, min(count, int(_SECONDS_PER_CALL / self.seconds_per_step)))
-
-    def _check_finite(self, result: StepResult) -> None:
-        """Raises NonFiniteError once too many steps in a row were refused."""
-        bad, limit = int(self.step.bad_in_a_row.numpy()), self.config.max_bad_steps
-        if bad < limit:
-            return
-        first = self.state.step - bad + 1
-        batch = (first - 1) * self.config.accumulation
-        raise NonFiniteError(
-            f"Loss or gradient was NaN or infinite in {limit} steps in a row, from "
-            f"step {first} (micro-batch {batch}) on; the weights stand as before it. "
-            f"At the last of them: loss {result.loss[-1]}, gradient norm "
-            f"{result.gradient_norm[-1]}, learning rate "
-            f"{result.learning_rate[-1]:.3g}. Lower the learning rate, or look at "
-            "that batch: its number goes to the batches' `batch(number)`."
-        )
 
     def _log_steps(self, first: int, result: StepResult) -> None:
         """Logs the call's last step if it is due, and every step refused."""
@@ -290,7 +307,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         with self.optimizer.averaged():
-            self.validation = self.validator(self.interruption.check)
+            self.validation = self.validator(self._check_asked)
             loss = self.validation.loss
             best = self.state.best_loss
             if not math.isfinite(loss):
@@ -300,10 +317,11 @@ class _Run:
                     loss,
                 )
             improved = math.isfinite(loss) and (best is None or loss < best)
-            if improved and self.is_chief:
-                self.folder.replace_model(
-                    self.folder.best, self.model, self.inputs.tokenizer
-                )
+            with self.agreement.together():
+                if improved and self.is_chief:
+                    self.folder.replace_model(
+                        self.folder.best, self.model, self.inputs.tokenizer
+                    )
         self.state = dataclasses.replace(
             self.state,
             evaluation_due=False,
@@ -321,14 +339,15 @@ class _Run:
             )
 
     def _save(self) -> None:
-        if not self.is_chief or self.state == self.saved:
+        if self.state == self.saved:
             return
-        if self.log:
-            self.log.flush()
         seconds = self.seconds_before + time.perf_counter() - self.begun
-        self.state = dataclasses.replace(self.state, seconds=seconds)
-        self.checkpoints.save(self.arrays, self.state)
-        self.saved = self.state
+        self.saved = self.state = dataclasses.replace(self.state, seconds=seconds)
+        with self.agreement.together():
+            if self.log:
+                self.log.flush()
+            if self.is_chief:
+                self.checkpoints.save(self.arrays, self.state)
 
     def _leave(self) -> NoReturn:
         """Saves and raises what the signal asks for."""
@@ -340,15 +359,15 @@ class _Run:
 
     def _finish(self) -> Summary:
         """Saves, draws the curve and tells how it went."""
-        notes = self.notes
-        if self.is_chief:
-            self._save()
-            with self.optimizer.averaged():
+        self._save()
+        with self.optimizer.averaged(), self.agreement.together():
+            if self.is_chief:
                 self.folder.replace_model(
                     self.folder.last, self.model, self.inputs.tokenizer
                 )
-            if self.log:
-                self.log.flush()
+        notes = [*self.notes]
+        if self.log:
+            self.log.flush()
             if not plot_losses(self.folder.metrics, self.folder.plot):
                 notes.append(
                     "No plot of the loss: matplotlib is not installed "

@@ -1,5 +1,6 @@
 """The folder of one run, and the model folders in it."""
 
+import fcntl
 import os
 import pathlib
 import shutil
@@ -32,6 +33,7 @@ class RunFolder:
         self.plot = self.path / "loss.png"
         self.best = self.path / "best"
         self.last = self.path / "last"
+        self._lock: int | None = None
 
     def exists(self) -> bool:
         """Returns whether a run was begun here."""
@@ -43,6 +45,30 @@ class RunFolder:
             f"A run folder holds one run. Received: {self.path}, which exists. "
             "Go on with it (`--resume`), or give a new name."
         )
+
+    def lock(self) -> None:
+        """Takes the folder for this process until `unlock`, or until it ends.
+
+        Raises:
+            ValueError: Another process has it.
+        """
+        lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise ValueError(
+                "A run is trained by one process, or one team of workers, at a time. "
+                f"Received: {self.path}, which another one is training. Wait for it, "
+                "end it, or give a new name."
+            ) from error
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Gives the folder back, if this process has it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def check_run(self) -> None:
         """Raises ValueError if the folder is none that a run made."""

@@ -41,12 +41,24 @@ class Inputs:
     validation: data.FiniteBatches
     init: Any = None
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what all workers of a run must have alike, as values of JSON."""
+        return {
+            **self.experiment.flat(),
+            "resume": self.going_on,
+            "run folder": str(self.folder.path.resolve()),
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+            "training text": self.batches.sha256,
+            "validation text": self.validation.sha256,
+        }
+
     def open_folder(self) -> None:
         """Makes the folder with config and tokenizer, or goes on in it."""
+        if not self.going_on:
+            self.folder.begin(self.experiment, self.tokenizer)
+        self.folder.lock()
         if self.going_on:
             self.folder.go_on(self.experiment)
-        else:
-            self.folder.begin(self.experiment, self.tokenizer)
 
 
 def prepare_inputs(

@@ -1,0 +1,225 @@
+"""Which tf.distribute strategy a run uses, from flags and what a scheduler sets."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_llm.core import checks
+
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
+
+_REFUSED = {
+    "parameter_server": "its replicas do not step together, and Keras 3 cannot fit it",
+    "central_storage": "it gives wrong figures with Keras 3",
+    "keras_distribution": "Keras ignores it on TensorFlow; it works on the JAX backend",
+}
+
+
+def choose_strategy(
+    kind: str = "auto",
+    cpu_replicas: int = 1,
+    worker_hosts: Sequence[str] = (),
+    task_index: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tf.distribute.Strategy:
+    """Returns a strategy. Call it before anything else of TensorFlow.
+
+    "auto" takes several workers where `worker_hosts`, `TF_CONFIG` or Slurm name them, a
+    TPU where `TPU_NAME` does, else all GPUs or CPU replicas, else one device.
+
+    Args:
+        kind: One of STRATEGIES.
+        cpu_replicas: Above 1, the CPU is split into so many logical devices.
+        worker_hosts: `host:port` of every worker, the same list at each.
+        task_index: This worker's place in the list, from 0.
+        environment: Where `TF_CONFIG`, `SLURM_*` and `TPU_NAME` are looked up; None
+            for the process's own.
+
+    Raises:
+        ValueError: A strategy that is not supported, or one that does not fit what
+            the flags, the environment or the machine say.
+    """
+    environment = os.environ if environment is None else environment
+    if kind in _REFUSED:
+        raise ValueError(
+            f"Strategy {kind!r} is not supported: {_REFUSED[kind]}. Use one of "
+            f"{', '.join(STRATEGIES)}."
+        )
+    checks.check_choice("strategy", kind, STRATEGIES)
+    checks.check_positive("cpu_replicas", cpu_replicas)
+    resolver = cluster(worker_hosts, task_index, environment)
+    if kind == "auto":
+        kind = _found(resolver, cpu_replicas, environment)
+    _check_fit(kind, cpu_replicas, resolver, environment)
+    if kind == "tpu":
+        return _tpu(environment["TPU_NAME"])
+    cpus = _split_cpu(cpu_replicas)
+    if kind == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    if kind == "mirrored":
+        return tf.distribute.MirroredStrategy(cpus or None)
+    return tf.distribute.get_strategy()
+
+
+def _found(resolver: Any, cpu_replicas: int, environment: Mapping[str, str]) -> str:
+    if resolver is not None:
+        return "multi_worker"
+    if environment.get("TPU_NAME"):
+        return "tpu"
+    several = cpu_replicas > 1 or len(tf.config.list_physical_devices("GPU")) > 1
+    return "mirrored" if several else "one"
+
+
+def _check_fit(
+    kind: str, cpu_replicas: int, resolver: Any, environment: Mapping[str, str]
+) -> None:
+    """Raises ValueError where a named strategy contradicts the rest."""
+    if kind == "multi_worker" and resolver is None:
+        raise ValueError(
+            "Several workers must know of one another. Received: strategy "
+            "'multi_worker', but neither --worker_hosts, TF_CONFIG nor Slurm names "
+            "more than one. Start one process a worker with one of them, or use "
+            "`keras-llm launch`."
+        )
+    if kind != "multi_worker" and resolver is not None:
+        raise ValueError(
+            "Where several workers are named, they train together; each alone would "
+            f"write the same run. Received: strategy {kind!r}, "
+            f"{resolver.cluster_spec().as_dict()}. Take 'multi_worker' or 'auto'."
+        )
+    if kind == "tpu" and not environment.get("TPU_NAME"):
+        raise ValueError(
+            "A TPU is found by its name. Received: strategy 'tpu', no TPU_NAME in the "
+            "environment. Set it ('local' on a TPU's own machine)."
+        )
+    if cpu_replicas > 1 and kind != "mirrored":
+        raise ValueError(
+            "CPU replicas are of strategy 'mirrored'. Received: "
+            f"cpu_replicas={cpu_replicas}, strategy {kind!r}. Leave one of them out."
+        )
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if kind == "mirrored" and cpu_replicas == 1 and gpus < 2:
+        raise ValueError(
+            "Replicas need a device each. Received: strategy 'mirrored' on a machine "
+            f"with {gpus} GPUs. Take strategy 'one', or --cpu_replicas=2 to try "
+            "replicas on the CPU."
+        )
+
+
+def _split_cpu(replicas: int) -> list[str]:
+    """Makes logical devices of the CPU; returns their names, none for one."""
+    if replicas == 1:
+        return []
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * replicas,
+    )
+    return [f"CPU:{i}" for i in range(replicas)]
+
+
+def _tpu(name: str) -> tf.distribute.Strategy:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def cluster(
+    worker_hosts: Sequence[str],
+    task_index: int | None,
+    environment: Mapping[str, str],
+) -> Any:
+    """Returns the resolver of several workers, or None where there is one.
+
+    Its workers are numbered through, a chief first.
+
+    Args:
+        worker_hosts: As in `choose_strategy`.
+        task_index: Likewise.
+        environment: Likewise.
+
+    Raises:
+        ValueError: They are named in a way that cannot be right.
+    """
+    if worker_hosts or task_index is not None:
+        if environment.get("TF_CONFIG"):
+            raise ValueError(
+                "Workers are named once. Received: --worker_hosts or --task_index "
+                "beside TF_CONFIG. Leave one of them out."
+            )
+        return _resolver_of(list(worker_hosts), task_index, "--worker_hosts")
+    if environment.get("TF_CONFIG"):
+        return _resolver_of_tf_config(environment["TF_CONFIG"])
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        # Slurm gives each task its GPUs (--gpus-per-task): what is seen is its own. The
+        # resolver wants numbers that are not zero, and uses them to number the tasks.
+        return tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=int(environment["SLURM_STEP_NUM_TASKS"]),
+            gpus_per_task=1,
+            auto_set_gpu=False,
+        )
+    return None
+
+
+def _resolver_of(hosts: list[str], index: Any, source: str) -> Any:
+    for host in hosts:
+        name, _, port = host.rpartition(":") if isinstance(host, str) else ("", "", "")
+        if not name or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ValueError(
+                f"{source} lists each worker as host:port. Received: {host!r}. Write "
+                "for instance 'node1:2222'."
+            )
+    if len(set(hosts)) != len(hosts):
+        raise ValueError(
+            f"{source} lists each worker once. Received: {hosts}. Give each an address "
+            "of its own."
+        )
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise ValueError(
+            f"A worker needs to know its place in {source}, from 0. Received: "
+            f"{index!r}. Give each process its own."
+        )
+    if not 0 <= index < len(hosts):
+        raise ValueError(
+            f"A worker's place in {source} lies from 0 to the number of workers - 1. "
+            f"Received: {index} of {len(hosts)} workers. Give each process its own."
+        )
+    if len(hosts) == 1:
+        return None
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": hosts}),
+        task_type="worker",
+        task_id=index,
+        rpc_layer="grpc",
+    )
+
+
+def _resolver_of_tf_config(text: str) -> Any:
+    """Returns the resolver of TF_CONFIG's workers; None of one."""
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        kind, index = task["type"], task["index"]
+        jobs = {name: list(hosts) for name, hosts in cluster.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "TF_CONFIG is a JSON object like {'cluster': {'worker': ['a:2222', "
+            "'b:2222']}, 'task': {'type': 'worker', 'index': 0}}. Received: "
+            f"{text[:200]!r} ({type(error).__name__}: {error}). Mend or unset it."
+        ) from error
+    unknown = sorted(set(jobs) - {"chief", "worker"} | {kind} - set(jobs))
+    if unknown:
+        raise ValueError(
+            "In TF_CONFIG the kinds 'chief' and 'worker' train together, and the task "
+            f"is one of the cluster. Received: {unknown[0]!r}. There are no parameter "
+            "servers and no evaluators here: leave them out."
+        )
+    if isinstance(index, str) and index.isdecimal():
+        index = int(index)  # As some operators write it.
+    hosts = jobs.get("chief", []) + jobs.get("worker", [])
+    if kind == "worker" and type(index) is int:
+        index += len(jobs.get("chief", []))
+    return _resolver_of(hosts, index, "TF_CONFIG")

@@ -1,0 +1,117 @@
+"""Which strategy flags and environment lead to, and what they may not say."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from keras_llm.training import strategies
+
+
+def tf_config(cluster, kind="worker", index=0):
+    task = {"type": kind, "index": index}
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
+
+
+TWO = {"worker": ["a:1", "b:2"]}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "index", "environment", "place"),
+    [
+        (["a:1", "b:2", "c:3"], 2, {}, 2),
+        ([], None, tf_config({"worker": ["a:1", "b:2", "c:3"]}, index=1), 1),
+        ([], None, tf_config({"worker": ["a:1", "b:2", "c:3"]}, index="1"), 1),
+        ([], None, tf_config({"chief": ["a:1"], "worker": ["b:2", "c:3"]}), 1),
+        (
+            [],
+            None,
+            tf_config({"worker": ["b:2", "c:3"], "chief": ["a:1"]}, "chief"),
+            0,
+        ),
+    ],
+    ids=["flags", "TF_CONFIG", "index in quotes", "worker after chief", "chief"],
+)
+def test_workers_are_numbered_through(hosts, index, environment, place):
+    resolver = strategies.cluster(hosts, index, environment)
+    jobs = resolver.cluster_spec().as_dict()
+    assert jobs == {"worker": ["a:1", "b:2", "c:3"]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", place)
+
+
+def test_slurm_names_the_workers_of_its_step(monkeypatch):
+    slurm = {
+        "SLURM_STEP_NUM_TASKS": "3",
+        "SLURM_STEP_NODELIST": "node[7-8]",
+        "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        "SLURM_PROCID": "2",
+        "SLURM_LOCALID": "0",
+    }
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    resolver = strategies.cluster([], None, slurm)
+    jobs = resolver.cluster_spec().as_dict()
+    assert jobs == {"worker": ["node7:8888", "node7:8889", "node8:8888"]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, tf_config({"worker": ["a:1"]}), {"SLURM_STEP_NUM_TASKS": "1"}],
+    ids=["nothing", "TF_CONFIG of one", "Slurm's one task"],
+)
+def test_one_worker_is_no_cluster(environment):
+    assert strategies.cluster([], None, environment) is None
+    alone = strategies.choose_strategy(environment=environment)
+    assert alone.num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+    ("hosts", "index", "environment", "reason"),
+    [
+        (["a:1", "b"], 0, {}, r"as host:port. Received: 'b'"),
+        (["a:1", "b:99999"], 0, {}, r"as host:port. Received: 'b:99999'"),
+        (["a:1", "a:1"], 0, {}, "lists each worker once"),
+        (["a:1", "b:2"], None, {}, "needs to know its place .* Received: None"),
+        (["a:1", "b:2"], 2, {}, "Received: 2 of 2 workers"),
+        (["a:1", "b:2"], -1, {}, "Received: -1 of 2 workers"),
+        ([], 1, {}, "Received: 1 of 0 workers"),
+        (["a:1", "b:2"], 0, tf_config(TWO), "Workers are named once"),
+        ([], None, {"TF_CONFIG": "{"}, "TF_CONFIG is a JSON object"),
+        ([], None, {"TF_CONFIG": "[]"}, "TF_CONFIG is a JSON object"),
+        ([], None, {"TF_CONFIG": '{"cluster": {}}'}, "KeyError: 'task'"),
+        ([], None, tf_config(TWO, "ps"), "Received: 'ps'"),
+        ([], None, tf_config(TWO, "evaluator"), "Received: 'evaluator'"),
+        ([], None, tf_config({**TWO, "ps": ["c:3"]}), "Received: 'ps'"),
+        ([], None, tf_config(TWO, index=2), "Received: 2 of 2 workers"),
+        ([], None, tf_config(TWO, index=True), "Received: True"),
+        ([], None, tf_config({"worker": ["a:1", 7]}), "Received: 7"),
+    ],
+)
+def test_a_cluster_that_cannot_be_right_is_refused(hosts, index, environment, reason):
+    with pytest.raises(ValueError, match=reason):
+        strategies.cluster(hosts, index, environment)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kind": "parameter_server"}, "not supported: its replicas do not step"),
+        ({"kind": "central_storage"}, "not supported: it gives wrong figures"),
+        ({"kind": "keras_distribution"}, "not supported: Keras ignores it"),
+        ({"kind": "mirored"}, "Received: strategy='mirored'"),
+        ({"kind": "multi_worker"}, "neither --worker_hosts, TF_CONFIG nor Slurm"),
+        ({"kind": "tpu"}, "no TPU_NAME"),
+        ({"kind": "mirrored"}, "a machine with 0 GPUs"),
+        ({"kind": "one", "cpu_replicas": 2}, "cpu_replicas=2, strategy 'one'"),
+        ({"cpu_replicas": 0}, "`cpu_replicas`"),
+        ({"kind": "one", "environment": tf_config(TWO)}, "they train together"),
+        ({"cpu_replicas": 2, "environment": tf_config(TWO)}, "strategy 'multi_worker'"),
+    ],
+)
+def test_a_strategy_that_does_not_fit_is_refused(monkeypatch, options, reason):
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind: [] if kind == "GPU" else [1]
+    )
+    with pytest.raises(ValueError, match=reason):
+        strategies.choose_strategy(**{"environment": {}, **options})

@@ -1,0 +1,199 @@
+"""Several workers, each a process: they train as one, stop as one, and go on."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from keras_llm import training
+from keras_llm.commands import launch
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 60
+SECONDS = 120
+
+# Rows of unlike numbers of real tokens: a mean of the workers' means would be another.
+CONFIG = """
+from keras_llm.data import DataConfig
+from keras_llm.models import GPT2Config
+from keras_llm.training import Experiment, TokenizerConfig, TrainConfig
+
+def get_config():
+    return Experiment(
+        model=GPT2Config(
+            width=8, num_layers=1, num_heads=2, max_positions=24, dropout={dropout}),
+        tokenizer=TokenizerConfig(kind="character"),
+        data=DataConfig(context=23, batch_size=4),
+        train=TrainConfig(
+            steps=60, warmup_steps=3, learning_rate=1e-2, jit={jit!r},
+            accumulation=3, clip_norm=0.5, ema_decay=0.9, label_smoothing=0.1,
+            dtype={dtype!r}, log_every=1, eval_every=20, save_every=5,
+            max_steps_per_call=3),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def write_config(tmp_path_factory):
+    """Returns a function that writes a config file and a text for it."""
+    folder = tmp_path_factory.mktemp("workers")
+    lines = [f"{'tick tock ' * (i % 7)}line {i} of a text\n\n" for i in range(150)]
+    (folder / "text.txt").write_text("".join(lines))
+
+    def write(jit="parts", dtype="float32", dropout=0.0):
+        path = folder / f"{jit}_{dtype}_{dropout}.py"
+        path.write_text(CONFIG.format(jit=jit, dtype=dtype, dropout=dropout))
+        return [
+            f"--config={path}",
+            f"--train_text={folder / 'text.txt'}",
+            f"--valid_text={folder / 'text.txt'}",
+        ]
+
+    return write
+
+
+def environment():
+    return os.environ | {
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def start(words, run_dir, workers=2):
+    """Starts a training command, launched for several workers; returns the process."""
+    launch = ["launch", f"--workers={workers}", "--"] if workers > 1 else []
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_llm", *launch, "train", *words]
+        + [f"--run_dir={run_dir}", "--noprogress"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(words, run_dir, workers=2):
+    process = start(words, run_dir, workers)
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, output
+
+
+def losses(run_dir, name="loss"):
+    lines = training.read_metrics(pathlib.Path(run_dir) / "metrics.jsonl")
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+def last_weights(run_dir):
+    return safetensors.numpy.load_file(run_dir / "last" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def two_workers(write_config, tmp_path_factory):
+    """Returns the folder of a run of two workers that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(write_config(dropout=0.1), folder)
+    return folder
+
+
+def signal_worker(process, run_dir, number, step):
+    """Sends a signal to the second worker once a checkpoint of `step` is there."""
+    checkpoint = run_dir / "checkpoints" / f"step_{step:08d}"
+    until = time.monotonic() + SECONDS
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    second = int(children.read_text().split()[1])
+    os.kill(second, number)
+
+
+def check_alike(run_dir, other, tolerance):
+    for name in ("loss", "gradient_norm", "valid_loss"):
+        expected, found = losses(run_dir, name), losses(other, name)
+        assert found.keys() == expected.keys()
+        assert len(expected) == (3 if name == "valid_loss" else STEPS)
+        np.testing.assert_allclose(
+            list(found.values()), list(expected.values()), rtol=0, atol=tolerance
+        )
+
+
+def test_one_device_two_replicas_and_two_workers_train_alike(write_config, tmp_path):
+    words = write_config()
+    run(words, tmp_path / "one", workers=1)
+    run([*words, "--cpu_replicas=2"], tmp_path / "replicas", workers=1)
+    run(words, tmp_path / "workers", workers=2)
+    check_alike(tmp_path / "one", tmp_path / "replicas", 1e-5)
+    check_alike(tmp_path / "one", tmp_path / "workers", 1e-5)
+
+
+def test_two_workers_train_alike_in_bfloat16_compiled_whole(write_config, tmp_path):
+    """Within what a sum in another order makes of values of eight bits."""
+    words = write_config(jit="full", dtype="mixed_bfloat16")
+    run(words, tmp_path / "one", workers=1)
+    run(words, tmp_path / "workers", workers=2)
+    check_alike(tmp_path / "one", tmp_path / "workers", 2e-2)
+
+
+def test_a_team_ended_by_a_signal_or_a_kill_goes_on_as_if_it_had_not_been(
+    write_config, two_workers, tmp_path
+):
+    words, run_dir = write_config(dropout=0.1), tmp_path / "run"
+    process = start(words, run_dir)
+    signal_worker(process, run_dir, signal.SIGTERM, step=5)
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == training.EXIT_CODE, output
+    # Both say so, after the same step, and the last checkpoint is of that step.
+    ends = [line[4:] for line in output.splitlines() if "Asked to end" in line]
+    assert len(ends) == 2 and ends[0] == ends[1]
+    newest = sorted((run_dir / "checkpoints").glob("step_*"))[-1]
+    assert f"after step {int(newest.name.removeprefix('step_'))};" in ends[0]
+
+    process = start([*words, "--resume"], run_dir)
+    signal_worker(process, run_dir, signal.SIGKILL, step=30)
+    killed = time.monotonic()
+    output, _ = process.communicate(timeout=SECONDS)
+    assert time.monotonic() - killed < 60
+    assert process.returncode == 128 + signal.SIGKILL, output
+    assert "no answer from /job:worker/replica:0/task:1. Start all" in output
+
+    run([*words, "--resume"], run_dir)
+    assert losses(run_dir) == losses(two_workers)
+    expected = last_weights(two_workers)
+    for name, weight in last_weights(run_dir).items():
+        np.testing.assert_array_equal(weight, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--train.learning_rate=0.5"], "train.learning_rate=0.01 at worker 0"),
+        (["--train_text=absent.txt"], "No file matches 'absent.txt'"),
+    ],
+    ids=["another config", "no text"],
+)
+def test_workers_that_cannot_begin_together_do_not_begin(
+    write_config, tmp_path, words, reason
+):
+    run_dir, common = tmp_path / "run", write_config()
+    own = {word.partition("=")[0]: word for word in [*common, *words]}
+    hosts = ",".join(launch.free_addresses(2))
+    processes = [
+        start(
+            [*flags, f"--worker_hosts={hosts}", f"--task_index={index}"],
+            run_dir,
+            workers=1,
+        )
+        for index, flags in enumerate([common, own.values()])
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 1 and reason in output
+        assert "Traceback" not in output
+    assert not run_dir.exists()

@@ -17,7 +17,9 @@ import sys
 import typing
 
 import pytest
+import yaml
 
+from keras_llm import training
 from keras_llm.core import Config
 from tests import forked
 from tests.repository import look_like_the_repository
@@ -153,13 +155,44 @@ def test_commands_have_the_flags_that_are_shown(page):
             if match is None:
                 continue
             verb = match["script"] or match["verb"]
-            shown = verb_flags(verb)
-            for word in shlex.split(line[match.end() :], comments=True):
-                flag = FLAG.match(word)
+            words = shlex.split(line[match.end() :], comments=True)
+            for before, word in zip(["", *words[:-1]], words, strict=True):
+                # What follows `--` is a verb that this one runs, and its flags.
+                verb = word if before == "--" else verb
+                shown, flag = verb_flags(verb), FLAG.match(word)
                 # A dotted flag overrides a field, which the command itself checks.
                 if flag and "." not in flag["name"] and flag["name"] not in shown:
                     unknown.append(f"{verb} {word}")
     assert not unknown
+
+
+def test_a_slurm_script_can_be_read_and_its_flags_exist():
+    script = ROOT / "docs" / "examples" / "slurm.sh"
+    run(["bash", "-n", str(script)], ROOT)
+    check_train_flags(script.read_text("utf-8").partition("keras-llm train")[2])
+
+
+def test_a_kubernetes_job_is_read_and_its_flags_exist():
+    manifest = ROOT / "docs" / "examples" / "kubernetes_job.yaml"
+    service, job = yaml.safe_load_all(manifest.read_text("utf-8"))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    check_train_flags(container["args"][0])
+    hosts = re.search(r"--worker_hosts=(\S+)", container["args"][0])[1].split(",")
+    name, port = job["metadata"]["name"], container["ports"][0]["containerPort"]
+    wanted = range(job["spec"]["completions"])
+    # A pod of an Indexed Job is found as JOB-INDEX.SUBDOMAIN.
+    assert hosts == [f"{name}-{i}.{service['metadata']['name']}:{port}" for i in wanted]
+    ignored, failing = job["spec"]["podFailurePolicy"]["rules"]
+    statuses = [training.LOST_WORKER, training.EXIT_CODE]
+    assert ignored["onExitCodes"]["values"] == statuses
+    assert failing["onExitCodes"]["values"] == [1]
+
+
+def check_train_flags(command):
+    words = [word for word in command.split() if word.startswith("--")]
+    assert words
+    for word in words:
+        assert FLAG.match(word)["name"] in verb_flags("train")
 
 
 KNOWN: dict[str, set[str]] = {}

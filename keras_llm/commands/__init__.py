@@ -1,7 +1,8 @@
 """The command line: `keras-llm VERB [flags]`, and the scripts of the same names.
 
 One module per verb holds that verb's flags and its `main(argv)`; its docstring
-is the help text. Nothing heavy is imported before `main` runs.
+is the help text. Nothing heavy is imported before `main` runs, and TensorFlow not at
+all for a verb that says `USES_TENSORFLOW = False`.
 """
 
 import ast
@@ -39,12 +40,13 @@ def run(verb: str | None = None) -> None:
     sys.modules["__main__"].__doc__ = module.__doc__
     for flag in flags.FLAGS.get_key_flags_for_module(module.__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    heavy = getattr(module, "USES_TENSORFLOW", True)
     options = {}
     if hasattr(module, "parse_flags"):
         options["flags_parser"] = module.parse_flags
     try:
         try:
-            app.run(lambda argv: _call(module.main, argv), **options)
+            app.run(lambda argv: _call(module.main, argv, heavy), **options)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -119,13 +121,14 @@ def _prepare_environment() -> None:
     os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(memory >> 20))
 
 
-def _call(main, argv: list[str]):
+def _call(main, argv: list[str], heavy: bool = True):
     """Runs `main`; a refusal by this package's own checks needs no traceback.
 
     Nor does a file that the system refuses to this package, in whatever library.
     """
     try:
-        _quiet.import_tensorflow()
+        if heavy:
+            _quiet.import_tensorflow()
         return main(argv)
     except BrokenPipeError:
         raise  # `run` knows what it means.

@@ -24,6 +24,8 @@ import time
 
 from absl import app, flags
 
+USES_TENSORFLOW = False  # The workers do.
+
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes to start.", lower_bound=1)
 _GRACE_SECONDS = flags.DEFINE_float(
     "grace_seconds",
@@ -81,7 +83,7 @@ def _start(place: int, hosts: list[str], words: list[str]) -> subprocess.Popen[s
         ),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "keras_llm", *words],
+        [sys.executable, "-m", "keras_llm.commands", *words],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -38,5 +38,6 @@ def get_config() -> Experiment:
             weight_decay=0.1,
             clip_norm=1.0,
             jit="full",
+            eval_every=600,
         ),
     )

@@ -70,7 +70,7 @@ def start(words, run_dir, workers=2):
     """Starts a training command, launched for several workers; returns the process."""
     launch = ["launch", f"--workers={workers}", "--"] if workers > 1 else []
     return subprocess.Popen(
-        [sys.executable, "-m", "keras_llm", *launch, "train", *words]
+        [sys.executable, "-m", "keras_llm.commands", *launch, "train", *words]
         + [f"--run_dir={run_dir}", "--noprogress"],
         env=environment(),
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from keras_llm.training.agreement import (
     OtherWorkerError,
 )
 from keras_llm.training.checkpoints import Checkpoints, RunState
-from keras_llm.training.config import TokenizerConfig, TrainConfig
+from keras_llm.training.config import ParameterGroup, TokenizerConfig, TrainConfig
 from keras_llm.training.config_file import load_config
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.finiteness import NonFiniteError
@@ -15,7 +15,7 @@ from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
 from keras_llm.training.loop import train
 from keras_llm.training.metrics import read_metrics
-from keras_llm.training.optimizer import AdamW, Update
+from keras_llm.training.optimizer import Optimizer, Update
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
@@ -42,7 +42,6 @@ from keras_llm.training.validation import (
 )
 
 __all__ = [
-    "AdamW",
     "Agreement",
     "Checkpoints",
     "Classification",
@@ -54,7 +53,9 @@ __all__ = [
     "MaskedLanguageModel",
     "NonFiniteError",
     "Objective",
+    "Optimizer",
     "OtherWorkerError",
+    "ParameterGroup",
     "Preempted",
     "QuestionAnswering",
     "ReplacedTokens",

@@ -24,7 +24,7 @@ from keras_llm.core import (
     write_json,
     write_manifest,
 )
-from keras_llm.training.optimizer import AdamW
+from keras_llm.training.optimizer import Optimizer
 
 _ARRAYS = "arrays.safetensors"
 _STATE = "state.json"
@@ -170,7 +170,7 @@ class Checkpoints:
 
 
 def named_arrays(
-    model: keras.Model, optimizer: AdamW, further: Mapping[str, Any]
+    model: keras.Model, optimizer: Optimizer, further: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns every variable that decides how a run goes on, by a stable name.
 
@@ -184,7 +184,8 @@ def named_arrays(
     arrays.update({f"random/{i}": state for i, state in enumerate(states)})
     for kind, slots in optimizer.slots.items():
         for variable, slot in zip(optimizer.variables, slots, strict=True):
-            arrays[f"{kind}/{variable.path}"] = slot
+            if slot is not None:
+                arrays[f"{kind}/{variable.path}"] = slot
     arrays["optimizer/updates"] = optimizer.updates
     arrays.update(further)
     return arrays

@@ -1,6 +1,7 @@
 """How one run is optimised, and the tokenizer that it makes."""
 
 import dataclasses
+import re
 
 from keras_llm.core import Config, checks
 from keras_llm.ops import losses
@@ -8,6 +9,7 @@ from keras_llm.ops import losses
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt", "warmup_stable_decay")
 DTYPES = ("float32", "mixed_bfloat16")
 JITS = ("auto", "off", "parts", "full")
+OPTIMIZERS = ("adamw", "lion", "sgd", "adafactor")
 TOKENIZERS = ("byte", "character", "byte_bpe", "wordpiece", "unigram", "bpe")
 
 
@@ -46,6 +48,28 @@ vocab_size=100. It holds the 256 bytes and the end token.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ParameterGroup(Config):
+    """Weights that are trained otherwise than the rest.
+
+    >>> ParameterGroup(pattern="(")
+    Traceback (most recent call last):
+    ...
+    ValueError: `pattern` must be a regular expression. Received: '(' (missing ), \
+unterminated subpattern at position 0).
+    """
+
+    pattern: str  # Regular expression, searched in a weight's path.
+    rate: float = 1.0  # Factor on the learning rate.
+    weight_decay: float | None = None  # None: as without a group.
+
+    def __post_init__(self):
+        _check_pattern("pattern", self.pattern)
+        checks.check_not_negative("rate", self.rate)
+        if self.weight_decay is not None:
+            checks.check_not_negative("weight_decay", self.weight_decay)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
     """How one run is optimised. Every interval counts optimizer steps.
 
@@ -67,12 +91,18 @@ class TrainConfig(Config):
     schedule: str = "cosine"  # One of SCHEDULES.
     warmup_steps: int = 0  # Steps from rate 0 up to the peak.
     decay_steps: int = 0  # Length of warmup_stable_decay's last phase.
-    # AdamW.
-    beta1: float = 0.9  # Decay of the gradient's mean.
-    beta2: float = 0.95  # Decay of the gradient's mean square.
-    epsilon: float = 1e-8  # Added to the root of the mean square.
+    # The optimizer.
+    optimizer: str = "adamw"  # Or "lion", "sgd", "adafactor".
+    beta1: float = 0.9  # Of adamw and lion: decay of the gradient's mean.
+    beta2: float = 0.95  # Of adamw: decay of its mean square; of lion: of its memory.
+    epsilon: float = 1e-8  # Of adamw: added to the root of the mean square.
+    momentum: float = 0.9  # Of sgd.
+    nesterov: bool = False  # Of sgd: looks ahead.
     weight_decay: float = 0.1  # Of matrices; never of norms, biases and vectors.
     relative_rate: bool = False  # Rates are shares of each weight's own size.
+    groups: tuple[ParameterGroup, ...] = ()  # The first that matches a weight counts.
+    layer_decay: float | None = None  # Factor on the rate, per layer from the top down.
+    freeze: str | None = None  # Regular expression: weights at such paths stay.
     clip_norm: float | None = 1.0  # Of the gradient of all weights together.
     label_smoothing: float = 0.0  # Share of the target spread over all ids.
     ema_decay: float | None = None  # Weights averaged so are evaluated and saved.
@@ -117,8 +147,16 @@ class TrainConfig(Config):
         checks.check_in_range("seed", self.seed, 0, 2**31 - 1)
         checks.check_choice("schedule", self.schedule, SCHEDULES)
         checks.check_choice("jit", self.jit, JITS)
+        checks.check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        if self.freeze is not None:
+            _check_pattern("freeze", self.freeze)
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                "`layer_decay` must be above 0 and at most 1. Received: "
+                f"layer_decay={self.layer_decay}."
+            )
         self._check_dtype()
-        for name in ("beta1", "beta2", "ema_decay"):
+        for name in ("beta1", "beta2", "momentum", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(
@@ -169,3 +207,12 @@ RESUMABLE_FIELDS = frozenset(
         "max_bad_steps",
     )
 )
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"`{name}` must be a regular expression. Received: {pattern!r} ({error})."
+        ) from error

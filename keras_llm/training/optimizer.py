@@ -1,4 +1,4 @@
-"""AdamW for the training loop: one fused pass over each weight."""
+"""The optimizer of the training loop: one fused pass over each weight."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_llm.training.config import TrainConfig
+from keras_llm.training.parameter_groups import settings
+from keras_llm.training.update_rules import update_rule
 
 Fuse = Callable[[Callable], Callable]
 # Below it a weight does not count as small: one that starts at zero must move.
@@ -32,46 +34,46 @@ class Update:
     moves: Sequence[tf.Tensor | bool] | None = None
 
 
-class AdamW:
-    """Adam with weight decay kept apart from the gradient's moments.
+class Optimizer:
+    """Moves weights by a rule, with decay kept apart from the gradient's moments.
 
-    With g the scaled gradient and t the number of accepted updates, this one
-    included:
+    With g the scaled gradient and `step` the rule's (`update_rules`):
 
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g**2
-        w = w - rate * (decay * w + (m / (1 - beta1**t))
-                        / (sqrt(v / (1 - beta2**t)) + epsilon))
+        w = w - step - rate * decay * w
         average = ema * average + (1 - ema) * w      (where asked for)
 
-    With `config.relative_rate` the rate of each weight is `rate * max(RMS(w), 1e-3)`,
-    RMS the root of its mean square: a step changes it by a share of its own size.
-    T5's first weights differ in size by a factor of 80 from table to query and are
-    meant for such steps. Decay keeps the plain rate.
+    With `config.relative_rate` the step of each weight is times `max(RMS(w), 1e-3)`,
+    RMS the root of its mean square: it changes by a share of its own size. T5's first
+    weights differ in size by a factor of 80 from table to query and are meant for such
+    steps. Decay keeps the plain rate.
 
-    Decay holds back matrices only: norms, biases and other vectors (fewer than two
-    axes) keep theirs. Scaling, clipping, the average and the refusal of a step with
-    NaN in it are part of the same pass over memory, which is what costs time here.
-    t counts the steps that a weight sat out too: up to its tenth update its moves are
-    then smaller than they would be, to less than half at the first.
+    Decay holds back matrices only, unless a group says otherwise: norms, biases and
+    other vectors (fewer than two axes) keep theirs. Scaling, clipping, the average and
+    the refusal of a step with NaN in it are part of the same pass over memory, which is
+    what costs time here. The rule's count of updates goes on for a weight that sits a
+    step out: up to its tenth update Adam's moves are then smaller than they would be,
+    to less than half at the first.
 
     Args:
         variables: Keras variables to train. Make the optimizer in the strategy
             scope that they were made in.
-        config: Gives the coefficients.
+        config: Gives the rule, its coefficients and the groups of weights.
 
     Attributes:
         updates: int64 variable, the number of accepted updates.
-        slots: Variables by kind, one per weight: "first_moment", "second_moment"
-            and, where the config asks for it, "average".
+        slots: Variables by kind, one per weight or None where it has no such slot:
+            the rule's and, where the config asks for it, "average".
 
-    Source: Loshchilov and Hutter 2019, algorithm 2, https://arxiv.org/abs/1711.05101;
-    Shazeer and Stern 2018, section 8 (relative rates),
-    https://arxiv.org/abs/1804.04235.
+    Raises:
+        ValueError: A group of the config names no weight.
+
+    Source: Loshchilov and Hutter 2019, algorithm 2 (decay),
+    https://arxiv.org/abs/1711.05101; Shazeer and Stern 2018, section 8 (relative
+    rates), https://arxiv.org/abs/1804.04235.
 
     >>> import keras
     >>> weight = keras.Variable(np.ones((2, 2), "float32"))
-    >>> optimizer = AdamW([weight], TrainConfig(weight_decay=0.5))
+    >>> optimizer = Optimizer([weight], TrainConfig(weight_decay=0.5))
     >>> update = Update(tf.constant(0.1), tf.constant(1.0), tf.constant(True))
     >>> optimizer.apply(tf.distribute.get_strategy(), [tf.ones((2, 2))], update)
     >>> round(float(weight[0, 0]), 4)  # 1 - 0.1 * (0.5 * 1 + 1 / 1)
@@ -81,16 +83,24 @@ class AdamW:
     def __init__(self, variables: Sequence[Any], config: TrainConfig):
         self.variables = list(variables)
         self.config = config
+        self.rule = update_rule(config)
+        self.settings = settings(self.variables, config)
         self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
-        zeros = functools.partial(_like, initial=tf.zeros_like)
-        self.slots: dict[str, list[tf.Variable]] = {
-            "first_moment": [zeros(variable) for variable in self.variables],
-            "second_moment": [zeros(variable) for variable in self.variables],
-        }
+        values = [variable.value.read_value() for variable in self.variables]
+        firsts = [self.rule.slots(value) for value in values]
+        kinds = dict.fromkeys(kind for first in firsts for kind in first)
         if config.ema_decay is not None:
-            self.slots["average"] = [
-                _like(variable, tf.identity) for variable in self.variables
+            # The last of a weight's slots, whatever its rule's are.
+            kinds["average"] = None
+            for first, value in zip(firsts, values, strict=True):
+                first["average"] = tf.identity(value)
+        self.slots: dict[str, list[tf.Variable | None]] = {
+            kind: [
+                tf.Variable(first[kind], trainable=False) if kind in first else None
+                for first in firsts
             ]
+            for kind in kinds
+        }
 
     def apply(
         self,
@@ -108,21 +118,24 @@ class AdamW:
             fuse: Compiles the formula, such as `tf.function(jit_compile=True)`;
                 None leaves it as it is.
         """
-        scalars = self._scalars(update)
         formulas = {
-            decays: (fuse or _as_it_is)(self._formula(decays))
-            for decays in (True, False)
+            decay: (fuse or _as_it_is)(self._formula(decay))
+            for decay in {each.weight_decay for each in self.settings}
+        }
+        scalars = {
+            factor: self._scalars(update, factor)
+            for factor in {each.rate for each in self.settings}
         }
         moves = update.moves or [True] * len(self.variables)
         for i, variable in enumerate(self.variables):
-            formula = formulas[is_decayed(variable)]
+            own = [slot[i] for slot in self.slots.values() if slot[i] is not None]
             strategy.extended.update(
                 variable.value,
-                functools.partial(_assign, formula),
+                functools.partial(_assign, formulas[self.settings[i].weight_decay]),
                 args=(
                     gradients[i],
-                    [*scalars, tf.convert_to_tensor(moves[i])],
-                    *(slot[i] for slot in self.slots.values()),
+                    [*scalars[self.settings[i].rate], tf.convert_to_tensor(moves[i])],
+                    *own,
                 ),
                 group=False,
             )
@@ -149,58 +162,42 @@ class AdamW:
         for variable, average in zip(
             self.variables, self.slots.get("average", []), strict=False
         ):
+            assert average is not None  # Every weight has one, or none has.
             current = tf.identity(variable.value.read_value())
             variable.value.assign(average.read_value())
             average.assign(current)
 
-    def _scalars(self, update: Update) -> list[Any]:
-        """Returns the step's scalars with the moments' corrections worked in."""
+    def _scalars(self, update: Update, factor: float) -> list[Any]:
+        """Returns the step's scalars for weights whose rate has a factor."""
         t = tf.cast(self.updates.read_value() + 1, tf.float32)
-        first = 1.0 - tf.pow(self.config.beta1, t)
-        second = 1.0 - tf.pow(self.config.beta2, t)
         rate = update.learning_rate
-        return [
-            rate,
-            rate / first,
-            tf.math.rsqrt(second),
-            update.scale,
-            update.accepted,
-        ]
+        if factor != 1.0:
+            rate = rate * factor
+        return [self.rule.scalars(rate, t), rate, update.scale, update.accepted]
 
-    def _formula(self, decays: bool) -> Callable[..., list[tf.Tensor]]:
-        config = self.config
+    def _formula(self, decay: float) -> Callable[..., list[tf.Tensor]]:
+        config, rule = self.config, self.rule
+        averages = config.ema_decay is not None
 
-        def formula(gradient, scalars, weight, first, second, *average):
-            rate, first_rate, root, scale, accepted, moves = scalars
-            g = gradient * scale
-            new_first = first + (1.0 - config.beta1) * (g - first)
-            new_second = second + (1.0 - config.beta2) * (g * g - second)
-            step = first_rate * new_first
+        def formula(gradient, scalars, weight, *slots):
+            shared, rate, scale, accepted, moves = scalars
+            own = slots[:-1] if averages else slots
+            step, new_slots = rule.step(gradient * scale, own, shared)
             if config.relative_rate:
                 size = tf.sqrt(tf.reduce_mean(tf.square(weight)))
                 step *= tf.maximum(size, _LEAST_SIZE)
-            new = weight - step / (tf.sqrt(new_second) * root + config.epsilon)
-            if decays and config.weight_decay:
-                new = new - rate * config.weight_decay * weight
-            results = [new, new_first, new_second]
-            olds = [weight, first, second, *average]
-            if average:
+            new = weight - step
+            if decay:
+                new = new - rate * decay * weight
+            results = [new, *new_slots]
+            if averages:
                 kept = config.ema_decay
-                results.append(kept * average[0] + (1.0 - kept) * new)
-            pairs = zip(results, olds, strict=True)
+                results.append(kept * slots[-1] + (1.0 - kept) * new)
+            pairs = zip(results, [weight, *slots], strict=True)
             taken = accepted & moves
             return [tf.where(taken, result, old) for result, old in pairs]
 
         return formula
-
-
-def is_decayed(variable: Any) -> bool:
-    """Returns whether weight decay applies: to matrices, not to vectors."""
-    return len(variable.shape) >= 2
-
-
-def _like(variable: Any, initial: Callable[[tf.Tensor], tf.Tensor]) -> tf.Variable:
-    return tf.Variable(initial(variable.value.read_value()), trainable=False)
 
 
 def _assign(formula, weight, gradient, scalars, *slots):

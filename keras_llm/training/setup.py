@@ -11,7 +11,8 @@ from keras_llm.data.encoding import tokenizer_fingerprint
 from keras_llm.layers.walking import sublayers
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.experiment import Experiment
-from keras_llm.training.optimizer import AdamW
+from keras_llm.training.optimizer import Optimizer
+from keras_llm.training.parameter_groups import freeze
 from keras_llm.training.replicas import Spreader, workers
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.step import TrainStep, fuse
@@ -178,12 +179,13 @@ def make_step(
 
     Raises:
         ValueError: What the task refuses; `jit="full"` with a layer that XLA cannot
-            compile.
+            compile; a pattern of the config that names no weight.
     """
     strategy = strategy or tf.distribute.get_strategy()
     jit = choose_jit(model, config)
+    freeze(model, config.freeze)
     with strategy.scope():
-        optimizer = AdamW(model.trainable_variables, config)
+        optimizer = Optimizer(model.trainable_variables, config)
         objective = (task or LanguageModel()).objective(
             model, config, fuse if jit == "parts" else None, rows
         )

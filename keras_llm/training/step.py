@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_llm.training.config import TrainConfig
-from keras_llm.training.optimizer import AdamW, Update
+from keras_llm.training.optimizer import Optimizer, Update
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.task import Moves, SummedLoss
 
@@ -62,7 +62,7 @@ class TrainStep:
         self,
         strategy: tf.distribute.Strategy,
         model: keras.Model,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         config: TrainConfig,
         summed_loss: SummedLoss,
         jit: str = "off",

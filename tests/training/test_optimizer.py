@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm.training import AdamW, TrainConfig, Update
+from keras_llm.training import Optimizer, TrainConfig, Update
 
 SHAPES = [(3, 5), (7,), (2, 3, 5), ()]
 
@@ -48,7 +48,7 @@ def test_equals_float64_numpy(compiled, relative):
     weights = variables(rng)
     weights[1].assign(keras.ops.zeros(7))  # Of no size, it moves all the same.
     start = [np.float64(keras.ops.convert_to_numpy(w)) for w in weights]
-    optimizer = AdamW(weights, config)
+    optimizer = Optimizer(weights, config)
     gradients = [[rng.normal(size=s) for s in SHAPES] for _ in range(4)]
     rates, scales = [0.1, 0.05, 0.2, 0.1], [1.0, 0.5, 0.1, 2.0]
 
@@ -79,7 +79,7 @@ def test_decay_holds_back_matrices_only():
     rng = np.random.default_rng(1)
     weights = variables(rng)
     before = [keras.ops.convert_to_numpy(w) for w in weights]
-    optimizer = AdamW(weights, TrainConfig(weight_decay=0.5))
+    optimizer = Optimizer(weights, TrainConfig(weight_decay=0.5))
     zeros = [tf.zeros(s) for s in SHAPES]
     optimizer.apply(tf.distribute.get_strategy(), zeros, update(rate=0.1))
     for weight, old in zip(weights, before, strict=True):
@@ -91,7 +91,7 @@ def test_decay_holds_back_matrices_only():
 def test_a_refused_update_leaves_every_bit(bad):
     rng = np.random.default_rng(2)
     weights = variables(rng)
-    optimizer = AdamW(weights, TrainConfig(ema_decay=0.9))
+    optimizer = Optimizer(weights, TrainConfig(ema_decay=0.9))
     strategy = tf.distribute.get_strategy()
     good = [tf.constant(rng.normal(size=s), tf.float32) for s in SHAPES]
     optimizer.apply(strategy, good, update())
@@ -110,7 +110,7 @@ def test_a_refused_update_leaves_every_bit(bad):
 
 def test_averaged_weights_are_in_place_only_within_the_block():
     weight = keras.Variable(np.ones((2, 2), "float32"))
-    optimizer = AdamW([weight], TrainConfig(ema_decay=0.5, weight_decay=0.0))
+    optimizer = Optimizer([weight], TrainConfig(ema_decay=0.5, weight_decay=0.0))
     gradient = [tf.ones((2, 2))]
     optimizer.apply(tf.distribute.get_strategy(), gradient, update(rate=0.5))
     assert float(weight[0, 0]) == pytest.approx(0.5)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_llm.ops import losses
-from keras_llm.training import AdamW, TrainConfig, TrainStep
+from keras_llm.training import Optimizer, TrainConfig, TrainStep
 from keras_llm.training.objective import training_loss
 from keras_llm.training.replicas import Spreader
 from tests.eager_functions import op_by_op
@@ -32,7 +32,7 @@ def run(batch, strategy=None, jit="off", model_seed=0, dropout=0.0, **options):
     config = TrainConfig(accumulation=micro_batches, **options)
     with strategy.scope():
         model = small_model(V, model_seed, dropout)
-        optimizer = AdamW(model.trainable_variables, config)
+        optimizer = Optimizer(model.trainable_variables, config)
     step = TrainStep(strategy, model, optimizer, config, training_loss(model), jit)
     spread = Spreader(strategy, rows)
     results = step.run(tf.constant(0, tf.int64), spread(batch, axis=2))
@@ -124,7 +124,7 @@ def test_several_steps_a_call_equal_single_calls():
     together = run(batch, dropout=0.3)
     config = TrainConfig(steps=100, learning_rate=0.01, clip_norm=0.3)
     model = small_model(V, 0, 0.3)
-    optimizer = AdamW(model.trainable_variables, config)
+    optimizer = Optimizer(model.trainable_variables, config)
     step = TrainStep(
         tf.distribute.get_strategy(), model, optimizer, config, training_loss(model)
     )
@@ -182,7 +182,7 @@ def test_one_trace_serves_any_number_of_steps(two_replicas, replicas):
     config = TrainConfig()
     with strategy.scope():
         model = small_model(V)
-        optimizer = AdamW(model.trainable_variables, config)
+        optimizer = Optimizer(model.trainable_variables, config)
     loss, traces = training_loss(model), []
 
     def counted(batch, step):
@@ -205,7 +205,7 @@ def test_what_runs_op_by_op_is_not_traced_beside(eagerly):
         steps.append(int(step))
         return loss(batch, step)
 
-    optimizer = AdamW(model.trainable_variables, config)
+    optimizer = Optimizer(model.trainable_variables, config)
     step = TrainStep(strategy, model, optimizer, config, counted)
     batch = batches(np.random.default_rng(11), 2, 1, 4)
     step.run(tf.constant(5, tf.int64), Spreader(strategy, 4)(batch, axis=2))

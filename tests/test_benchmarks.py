@@ -91,13 +91,6 @@ def test_lstm():
     assert len(rows) == 1
 
 
-def test_a_table_is_markdown():
-    rows = [{"name": "a", "rate": 2.0}, {"name": "b", "share": 0.123456}]
-    lines = benchmark._table(rows).splitlines()
-    assert lines[0] == "| name | rate | share |"
-    assert lines[2:] == ["| a | 2 |  |", "| b |  | 0.1235 |"]
-
-
 @pytest.mark.parametrize("path", sorted(PEERS.glob("*.py")), ids=lambda path: path.stem)
 def test_peers_are_python(path):
     # What they import is not in this environment, or takes seconds.

@@ -17,6 +17,8 @@ import sys
 
 from absl import app, flags
 
+from keras_llm.commands import _table
+
 SUBJECTS = ("decode", "encode", "length", "lstm", "tokenize", "train", "train_t5")
 
 _PEER = flags.DEFINE_multi_string(
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps({"machine": machine, "rows": rows, "peers": peers}))
         return
     print(f"{machine['processor']}, {machine['cores']} cores")
-    print(_table(rows))
+    print(_table.table(rows))
     for command, first, second in zip(_PEER.value, before, after, strict=True):
         print(
             f"\n{command}\n  before:\n{_indented(first)}\n  after:\n{_indented(second)}"
@@ -94,18 +96,6 @@ def _processor() -> str:
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line for line in file if line.startswith("model name")]
     return names[0].partition(":")[2].strip() if names else platform.processor()
-
-
-def _table(rows: list[dict]) -> str:
-    """Returns a Markdown table, one row a case."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [names, ["---"] * len(names)]
-    lines += [[_shown(row.get(name, "")) for name in names] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _shown(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _indented(lines: list[str]) -> str:

@@ -13,6 +13,7 @@ from keras_llm.core.folders import (
     write_manifest,
     write_text,
 )
+from keras_llm.core.metrics_file import read_metrics
 from keras_llm.core.tensor_file import write_tensors
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "new_folder",
     "override",
     "read_json",
+    "read_metrics",
     "write_json",
     "write_manifest",
     "write_tensors",

@@ -1,5 +1,6 @@
 """Training: one step-based loop for one device, many, and many workers."""
 
+from keras_llm.core import read_metrics
 from keras_llm.training.agreement import (
     LOST_WORKER,
     Agreement,
@@ -14,7 +15,6 @@ from keras_llm.training.finiteness import NonFiniteError
 from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
 from keras_llm.training.loop import train
-from keras_llm.training.metrics import read_metrics
 from keras_llm.training.optimizer import Optimizer, Update
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer

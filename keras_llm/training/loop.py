@@ -13,12 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm import models
+from keras_llm.core import read_metrics
+from keras_llm.core.run_plots import plot_run
 from keras_llm.training.agreement import Agreement
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.finiteness import check_finite
 from keras_llm.training.interruption import AskedToEnd, Interruption
-from keras_llm.training.metrics import MetricsLog, plot_losses
+from keras_llm.training.metrics import MetricsLog
 from keras_llm.training.progress import Progress
 from keras_llm.training.replicas import Spreader, check_strategy
 from keras_llm.training.run_folder import RunFolder
@@ -368,9 +370,9 @@ class _Run:
         notes = [*self.notes]
         if self.log:
             self.log.flush()
-            if not plot_losses(self.folder.metrics, self.folder.plot):
+            if not plot_run(read_metrics(self.folder.metrics), self.folder.plot):
                 notes.append(
-                    "No plot of the loss: matplotlib is not installed "
+                    "No plot of the run: matplotlib is not installed "
                     "(pip install keras_llm[plot])."
                 )
         seconds = self.seconds_before + time.perf_counter() - self.begun

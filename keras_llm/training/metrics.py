@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_llm.core import write_text
+from keras_llm.core import read_metrics, write_text
 from keras_llm.core.folders import disk_full_named
 
 
@@ -82,22 +82,6 @@ class MetricsLog:
             raise
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file; none if it is absent.
-
-    A line that a kill cut short is left out.
-    """
-    if not os.path.exists(path):
-        return []
-    lines = []
-    for text in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return [line for line in lines if isinstance(line, dict) and "step" in line]
-
-
 def finite_or_none(value: Any) -> Any:
     """Returns a value with None for NaN and infinity, which JSON does not have.
 
@@ -111,42 +95,3 @@ def finite_or_none(value: Any) -> Any:
 
 def _json_line(figures: dict[str, Any]) -> str:
     return json.dumps(finite_or_none(figures), allow_nan=False) + "\n"
-
-
-def plot_losses(metrics: str | os.PathLike[str], out: str | os.PathLike[str]) -> bool:
-    """Draws training and validation loss by step into a PNG file.
-
-    Returns:
-        False where matplotlib is not installed, and nothing was drawn.
-
-    Raises:
-        core.DiskFullError: There is no room; an older file stays.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="nats per token")
-    lines = read_metrics(metrics)
-    for name, label, style in (
-        ("loss", "training (one step)", {"alpha": 0.5, "linewidth": 0.8}),
-        ("valid_loss", "validation", {"marker": "o", "markersize": 3}),
-    ):
-        points = [(e["step"], e[name]) for e in lines if e.get(name) is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, **style)
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
-    target = pathlib.Path(out)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with disk_full_named(target):
-            figure.savefig(temporary, dpi=120, format="png")
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True

@@ -30,7 +30,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events"
-        self.plot = self.path / "loss.png"
+        self.plot = self.path / "run.png"
         self.best = self.path / "best"
         self.last = self.path / "last"
         self._lock: int | None = None

@@ -83,9 +83,9 @@ def test_a_run_leaves_all_that_is_promised(finished):
     names = {path.name for path in run_dir.iterdir()}
     assert names == {
         "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "events",
-        "loss.png", "best", "last",
+        "run.png", "best", "last",
     }  # fmt: skip
-    assert (run_dir / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (run_dir / "run.png").read_bytes().startswith(b"\x89PNG")
     assert list((run_dir / "events").glob("events.*"))
 
 

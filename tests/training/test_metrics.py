@@ -1,7 +1,5 @@
 """Metrics on a full disk: one error that names rule, path and remedy."""
 
-import os
-
 import pytest
 
 from keras_llm import training
@@ -20,17 +18,3 @@ def test_a_full_disk_is_named_once(tmp_path):
     log._file = file
     log.close()
     assert training.read_metrics(path) == [{"step": 1, "loss": 2.5}]
-
-
-def test_a_plot_is_whole_or_the_old_one(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
-    plot = tmp_path / "loss.png"
-    plot.write_bytes(b"old")
-    temporary = tmp_path / f".loss.png.{os.getpid()}.tmp"
-    temporary.symlink_to("/dev/full")
-    with pytest.raises(DiskFullError, match="Free some space.*loss.png"):
-        metrics.plot_losses(tmp_path / "metrics.jsonl", plot)
-    assert plot.read_bytes() == b"old"
-    assert sorted(os.listdir(tmp_path)) == ["loss.png", "metrics.jsonl"]
-    assert metrics.plot_losses(tmp_path / "metrics.jsonl", plot)
-    assert plot.read_bytes().startswith(b"\x89PNG")

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from keras_llm import models
-from keras_llm.commands import benchmark
 from keras_llm.commands._bench_decode import benchmark_decode
 from keras_llm.commands._bench_encode import benchmark_encode
 from keras_llm.commands._bench_length import benchmark_length

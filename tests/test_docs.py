@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -157,7 +158,7 @@ def test_commands_have_the_flags_that_are_shown(page):
                 continue
             verb = match["script"] or match["verb"]
             words = shlex.split(line[match.end() :], comments=True)
-            for before, word in zip(["", *words[:-1]], words, strict=True):
+            for before, word in itertools.pairwise(["", *words]):
                 # What follows `--` is a verb that this one runs, and its flags.
                 verb = word if before == "--" else verb
                 shown, flag = verb_flags(verb), FLAG.match(word)

@@ -87,9 +87,7 @@ def row(run: Run) -> dict[str, Any]:
         "valid_loss": judged[-1][1] if judged else None,
         "best": best[1],
         "best_step": best[0],
-        "tokens_per_second": statistics.median(v for _, v in speeds)
-        if speeds
-        else None,
+        "tokens_per_second": statistics.median(speeds) if speeds else None,
         "written": _written(run.folder),
         "problem": run.problem or None,
     }

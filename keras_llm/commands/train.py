@@ -144,7 +144,10 @@ def _described(summary) -> str:
     if summary.stopped_by == "patience":
         lines[0] += "; stopped early: no new best for long enough"
     if summary.utilisation is not None:
-        lines.append(f"utilisation: {summary.utilisation:.0%} of the measured peak")
+        lines.append(
+            f"utilisation: {summary.utilisation:.0%} of the measured peak; making "
+            f"batches took {summary.input_share:.1%} of the time"
+        )
     if summary.validation is not None:
         lines.append(f"validation: {summary.validation.describe()}")
     if summary.best_loss is not None:

@@ -1,9 +1,9 @@
 """nanoGPT's CPU setting on tinyshakespeare's characters, at a higher learning rate.
 
 The rate is five times nanoGPT's and falls along a line: 1,200 steps end lower than its
-2,000, at 1.862 nats a character of the validation text after 58 to 60 s on two cores
-(docs/benchmarks.md). Steps this small are faster with all of them in one XLA program:
-33 milliseconds instead of 42.
+2,000, at 1.866 nats a character of the validation text, after about a minute on two
+cores (docs/benchmarks.md). Steps this small are faster with all of them in one XLA
+program.
 
 Example: python scripts/train.py --config=keras_llm/configs/tinyshakespeare.py
     --train_text=train.txt --valid_text=valid.txt --run_dir=runs/tiny

@@ -28,6 +28,7 @@ from keras_llm.training.setup import Inputs, make_step, prepare_inputs, start_fr
 from keras_llm.training.step import StepResult
 from keras_llm.training.summary import Summary
 from keras_llm.training.task import Judgement
+from keras_llm.training.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class _Run:
             self.state = self.saved = self._restore(newest)
         self.validation: Judgement | None = None
         self.last_loss: float | None = None
+        self.watch = Watch()
         self.seconds_before = self.state.seconds
         self.begun = time.perf_counter()
         self.seconds_per_step: float | None = None
@@ -229,6 +231,7 @@ class _Run:
         """Runs one or several steps without coming back to Python."""
         config, first = self.config, self.state.step
         count = self._steps_until_something_happens()
+        begun = time.perf_counter()
         micro_batches = [
             next(self.inputs.batches) for _ in range(count * config.accumulation)
         ]
@@ -247,8 +250,10 @@ class _Run:
         )
         result = StepResult(*(value.numpy() for value in result))
         seconds = time.perf_counter() - start
+        self.watch.steps(first, result)
         # The first call compiles: its time says nothing about the next.
         if self.progress.calls:
+            self.watch.seconds(start - begun, seconds)
             # Of all workers, or they would go on in unlike calls.
             self.seconds_per_step = self.agreement.mean(seconds / count)
         self.state = dataclasses.replace(
@@ -388,6 +393,7 @@ class _Run:
             seconds=seconds,
             tokens_per_second=self.progress.tokens_per_second,
             utilisation=self.progress.utilisation,
+            input_share=self.watch.input_share,
             parameters=models.count_parameters(self.model),
             bad_steps=state.bad_steps,
             notes=tuple(notes),

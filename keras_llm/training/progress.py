@@ -40,6 +40,7 @@ class Progress:
         self.last_rate = 0.0  # Tokens a second of the last call.
         self._loss: float | None = None
         self._valid_loss: float | None = None
+        self._rate = self._norm = 0.0
         self._flops = models.flops_per_token(
             model.config,
             experiment.data.context,
@@ -72,6 +73,8 @@ class Progress:
         for loss in result.loss[result.accepted]:
             kept = _KEPT if self._loss is not None else 0.0
             self._loss = kept * (self._loss or 0.0) + (1.0 - kept) * float(loss)
+        self._rate = float(result.learning_rate[-1])
+        self._norm = float(result.gradient_norm[-1])
         self._bar.update(len(result.loss))
         self._show()
 
@@ -98,6 +101,8 @@ class Progress:
         figures: dict[str, Any] = {}
         if self._loss is not None:
             figures["loss"] = f"{self._loss:.3f}"
+            figures["rate"] = f"{self._rate:.1e}"
+            figures["norm"] = f"{self._norm:.2f}"
         if self._valid_loss is not None:
             figures["valid"] = f"{self._valid_loss:.3f}"
         if self.seconds:

@@ -22,6 +22,7 @@ class Summary:
         seconds: Likewise, evaluations and checkpoints included.
         tokens_per_second: While training, in this process.
         utilisation: Share of this device's measured peak, or None if unknown.
+        input_share: Share of the training time spent making batches, or None.
         parameters: Trainable values.
         bad_steps: Steps left out because of NaN or infinity.
         notes: What a reader should know, such as a plot that was not drawn.
@@ -37,6 +38,7 @@ class Summary:
     seconds: float
     tokens_per_second: float
     utilisation: float | None
+    input_share: float | None
     parameters: int
     bad_steps: int
     notes: tuple[str, ...] = ()

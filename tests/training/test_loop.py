@@ -80,6 +80,7 @@ def test_a_run_leaves_all_that_is_promised(finished):
     run_dir, summary = finished
     assert summary.step == 12 and summary.stopped_by == "steps"
     assert summary.utilisation > 0 and summary.parameters > 0
+    assert 0 < summary.input_share < 1
     names = {path.name for path in run_dir.iterdir()}
     assert names == {
         "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "events",

@@ -115,6 +115,8 @@ class TrainConfig(Config):
     # What it watches and keeps.
     log_every: int = 10  # Steps from one line of metrics to the next.
     eval_every: int = 500  # 0: only at the end.
+    sample_prompts: tuple[str, ...] = ()  # Continued at every evaluation, and logged.
+    sample_tokens: int = 64  # Written for each of them.
     patience: int | None = None  # Evaluations without a new best before it stops.
     save_every: int = 500  # 0: only at the end.
     keep_checkpoints: int = 3  # The newest; older ones are removed.
@@ -128,6 +130,7 @@ class TrainConfig(Config):
             "epsilon",
             "max_steps_per_call",
             "log_every",
+            "sample_tokens",
             "keep_checkpoints",
             "max_bad_steps",
         ):
@@ -201,6 +204,8 @@ RESUMABLE_FIELDS = frozenset(
         "max_steps_per_call",
         "log_every",
         "eval_every",
+        "sample_prompts",
+        "sample_tokens",
         "patience",
         "save_every",
         "keep_checkpoints",

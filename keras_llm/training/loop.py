@@ -24,6 +24,7 @@ from keras_llm.training.metrics import MetricsLog
 from keras_llm.training.progress import Progress
 from keras_llm.training.replicas import Spreader, check_strategy
 from keras_llm.training.run_folder import RunFolder
+from keras_llm.training.samples import Samples
 from keras_llm.training.setup import Inputs, make_step, prepare_inputs, start_from
 from keras_llm.training.step import StepResult
 from keras_llm.training.summary import Summary
@@ -156,9 +157,18 @@ class _Run:
         self.validator = self.task.validator(
             strategy, self.model, self.inputs.validation
         )
+        self.samples = self._make_samples() if config.sample_prompts else None
         self.spread = Spreader(strategy, experiment.data.batch_size)
         self.arrays = named_arrays(self.model, self.optimizer, self.step.state)
         self.checkpoints.warn_if_short_of_room(self.arrays)
+
+    def _make_samples(self) -> Samples:
+        return Samples(
+            self.model,
+            self.inputs.tokenizer,
+            self.config.sample_prompts,
+            self.config.sample_tokens,
+        )
 
     def _start_from(self, init: Any) -> list[str]:
         """Takes over a model folder's weights where the run begins; says which not."""
@@ -265,7 +275,8 @@ class _Run:
         )
         self.progress.update(result, tokens, seconds)
         self.last_loss = float(result.loss[-1])
-        self._log_steps(first, result)
+        if self.log:
+            self.log.write_steps(first, result, config, self.progress.last_rate)
         check_finite(
             result, int(self.step.bad_in_a_row.numpy()), self.config, self.state.step
         )
@@ -280,25 +291,6 @@ class _Run:
         if self.seconds_per_step is None:
             return 1
         return max(1, min(count, int(_SECONDS_PER_CALL / self.seconds_per_step)))
-
-    def _log_steps(self, first: int, result: StepResult) -> None:
-        """Logs the call's last step if it is due, and every step refused."""
-        if self.log is None:
-            return
-        for i in range(len(result.loss)):
-            step = first + i + 1
-            due = step % self.config.log_every == 0 or step == self.config.steps
-            if not due and result.accepted[i]:
-                continue
-            figures = {
-                "loss": float(result.loss[i]),
-                "learning_rate": float(result.learning_rate[i]),
-                "gradient_norm": float(result.gradient_norm[i]),
-                "tokens_per_second": round(self.progress.last_rate, 1),
-            }
-            if not result.accepted[i]:
-                figures["skipped"] = True
-            self.log.write(step, **figures)
 
     def _at_intervals(self) -> None:
         """Evaluates and saves where a step is due for it."""
@@ -329,6 +321,8 @@ class _Run:
                     self.folder.replace_model(
                         self.folder.best, self.model, self.inputs.tokenizer
                     )
+                if self.log and self.samples:
+                    self.log.write_samples(self.state.step, self.samples())
         self.state = dataclasses.replace(
             self.state,
             evaluation_due=False,

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard events and a progress bar."""
+"""What a run tells: metrics.jsonl and TensorBoard events."""
 
 import contextlib
 import errno
@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from keras_llm.core import read_metrics, write_text
 from keras_llm.core.folders import disk_full_named
+from keras_llm.training.config import TrainConfig
+from keras_llm.training.step import StepResult
 
 
 class MetricsLog:
@@ -53,6 +55,47 @@ class MetricsLog:
             for name, value in figures.items():
                 if not isinstance(value, (bool, str)):
                     tf.summary.scalar(name, value, step=step)
+
+    def write_steps(
+        self, first: int, result: StepResult, config: TrainConfig, rate: float
+    ) -> None:
+        """Appends a line for each step of a call that is due, or was left out.
+
+        Args:
+            first: Steps taken before the call.
+            result: What its steps report.
+            config: Says which steps are due.
+            rate: Tokens a second.
+        """
+        for i in range(len(result.loss)):
+            step = first + i + 1
+            due = step % config.log_every == 0 or step == config.steps
+            if not due and result.accepted[i]:
+                continue
+            figures = {
+                "loss": float(result.loss[i]),
+                "learning_rate": float(result.learning_rate[i]),
+                "gradient_norm": float(result.gradient_norm[i]),
+                "tokens_per_second": round(rate, 1),
+            }
+            if not result.accepted[i]:
+                figures["skipped"] = True
+            self.write(step, **figures)
+
+    def write_samples(self, step: int, samples: list[dict[str, str]]) -> None:
+        """Appends a line with what the model writes after each prompt.
+
+        Raises:
+            core.DiskFullError: There is no room for it.
+        """
+        with disk_full_named(self._path):
+            self._append(_json_line({"step": step, "samples": samples}).encode())
+        if self._writer is None:
+            return
+        with disk_full_named(self._path), self._writer.as_default():
+            for each in samples:
+                shown = f"**{each['prompt']}**{each['text']}"
+                tf.summary.text(f"samples/{each['prompt']}", shown, step=step)
 
     def flush(self) -> None:
         """Puts everything on the disk, as a checkpoint of the same step will be."""

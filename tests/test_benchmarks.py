@@ -2,7 +2,9 @@
 
 import math
 import pathlib
+import random
 import re
+import runpy
 
 import pytest
 
@@ -94,6 +96,13 @@ def test_lstm():
 def test_peers_are_python(path):
     # What they import is not in this environment, or takes seconds.
     compile(path.read_text("utf-8"), path.name, "exec")
+
+
+# Kills of a whole run in small number: tests/training/test_kills.py.
+@pytest.mark.parametrize(("which", "count"), [("saves", 4), ("flips", 8)])
+def test_faults_in_small_number(which, count, tmp_path):
+    faults = runpy.run_path(str(PEERS / "faults.py"))
+    assert faults[which](count, tmp_path, random.Random(0)) == []
 
 
 # Runs a script once per subject, as the command line would.

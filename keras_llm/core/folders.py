@@ -193,6 +193,8 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def write_manifest(folder: str | os.PathLike[str], **extra: Any) -> None:
     """Writes `manifest.json`: size and SHA-256 of every file below `folder`.
 
+    And, as `sha256`, that of its own other values: see `read_manifest`.
+
     Args:
         folder: The folder, complete but for the manifest.
         **extra: Further JSON values to record beside the files.
@@ -202,7 +204,34 @@ def write_manifest(folder: str | os.PathLike[str], **extra: Any) -> None:
         name: {"bytes": (root / name).stat().st_size, "sha256": sha256(root / name)}
         for name in _files_below(root)
     }
-    write_json(root / _MANIFEST, {**extra, "files": files})
+    values = {**extra, "files": files}
+    write_json(root / _MANIFEST, {**values, "sha256": _digest(values)})
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the values of `manifest.json`, without looking at the files it lists.
+
+    Raises:
+        CorruptFolderError: It is absent, unreadable or not as it was written.
+    """
+    root = pathlib.Path(folder)
+    try:
+        values = read_json(root / _MANIFEST)
+        digest = values.pop("sha256")
+        files = {n: (e["bytes"], e["sha256"]) for n, e in values["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptFolderError(f"No readable manifest in {root}: {error}.") from error
+    del files  # Looked at for their form alone.
+    if digest != _digest(values):
+        raise CorruptFolderError(
+            f"{root / _MANIFEST} is not as it was written. Restore it from a copy or "
+            "write the folder anew."
+        )
+    return values
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def check_manifest(
@@ -220,21 +249,15 @@ def check_manifest(
             missing, unlisted, a link, or of another size or SHA-256.
     """
     root = pathlib.Path(folder)
-    try:
-        manifest = read_json(root / _MANIFEST)
-        listed = {
-            name: (entry["bytes"], entry["sha256"])
-            for name, entry in manifest["files"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFolderError(f"No readable manifest in {root}: {error}.") from error
+    manifest = read_manifest(root)
+    listed = manifest["files"]
     present = _files_below(root)
     for name in sorted((set(listed) | set(present)) - set(editable)):
         if name not in listed:
             raise CorruptFolderError(f"{root / name} is not in the manifest.")
         if name not in present or (root / name).is_symlink():
             raise CorruptFolderError(f"{root / name} is listed, but is no file there.")
-        size, digest = listed[name]
+        size, digest = listed[name]["bytes"], listed[name]["sha256"]
         if (root / name).stat().st_size != size or sha256(root / name) != digest:
             raise CorruptFolderError(
                 f"{root / name} differs from its manifest: it was changed or cut "

@@ -65,7 +65,7 @@ class PreparedCorpus:
             ) from error
 
     def _read_manifest(self) -> None:
-        manifest = folders.read_json(self.path / "manifest.json")
+        manifest = folders.read_manifest(self.path)
         self._files = {
             str(name): (int(entry["bytes"]), str(entry["sha256"]))
             for name, entry in manifest["files"].items()

@@ -148,6 +148,20 @@ def test_the_manifest_finds_every_damage(tmp_path, damage):
         folders.check_manifest(tmp_path)
 
 
+def test_a_flip_anywhere_in_the_manifest_is_found(tmp_path):
+    (tmp_path / "notes").write_text("notes")
+    folders.write_manifest(tmp_path, kind="test", answers=16)
+    path = tmp_path / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        if whole[place : place + 1].isspace():
+            continue  # Between values it means nothing.
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(folders.CorruptFolderError):
+            # Of a file that people may edit nothing but its entry is checked.
+            folders.check_manifest(tmp_path, editable=("notes",))
+
+
 def test_editable_files_may_be_changed_added_and_removed(tmp_path):
     for name in ("data", "notes", "extra"):
         (tmp_path / name).write_text(name)

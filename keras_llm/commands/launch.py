@@ -43,19 +43,19 @@ def main(argv: list[str]) -> None:
     """Starts the workers and waits for all of them."""
     if len(argv) < 2:
         raise app.UsageError("Give the verb that each worker runs: -- train ...")
-    workers = [
-        _start(place, hosts, argv[1:])
-        for hosts in [free_addresses(_WORKERS.value)]
-        for place in range(len(hosts))
-    ]
-    printers = [
-        threading.Thread(target=_print_lines, args=(place, source, to))
-        for place, worker in enumerate(workers)
-        for source, to in ((worker.stdout, sys.stdout), (worker.stderr, sys.stderr))
-    ]
-    for printer in printers:
-        printer.start()
+    workers: list[subprocess.Popen[str]] = []
+    # Signals are passed on from before the first worker starts: none is left alone.
     with _passed_on(workers):
+        hosts = free_addresses(_WORKERS.value)
+        for place in range(len(hosts)):
+            workers.append(_start(place, hosts, argv[1:]))
+        printers = [
+            threading.Thread(target=_print_lines, args=(place, source, to))
+            for place, worker in enumerate(workers)
+            for source, to in ((worker.stdout, sys.stdout), (worker.stderr, sys.stderr))
+        ]
+        for printer in printers:
+            printer.start()
         status = _wait(workers, _GRACE_SECONDS.value)
     for printer in printers:
         printer.join()

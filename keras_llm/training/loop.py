@@ -260,7 +260,8 @@ class _Run:
         )
         result = StepResult(*(value.numpy() for value in result))
         seconds = time.perf_counter() - start
-        self.watch.steps(first, result)
+        if self.is_chief:  # All workers see the same losses: one says so.
+            self.watch.steps(first, result)
         # The first call compiles: its time says nothing about the next.
         if self.progress.calls:
             self.watch.seconds(start - begun, seconds)

@@ -130,11 +130,14 @@ class Agreement:
         except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
             if self.team.number == 1:
                 raise
-            lost = re.search(r"/job:\w+(/replica:\d+)?/task:\d+", error.message)
+            # Others may be named as whoever reported it: without a replica.
+            lost = re.search(r"replica:\d+/task:(\d+)", error.message) or re.search(
+                r"task:(\d+)", error.message
+            )
             raise LostWorkerError(
                 "A run goes on only while all of its workers do. Received: no answer "
-                f"from {lost[0] if lost else 'another worker'}. Start all workers "
-                "again with `--resume`."
+                f"from {f'worker {lost[1]}' if lost else 'another worker'}. Start all "
+                "workers again with `--resume`."
             ) from error
 
     def _summed(self, values: np.ndarray) -> np.ndarray:

@@ -60,13 +60,22 @@ def test_the_first_difference_is_named(others, reason):
         Three(others).check_same({"b": 2, "a": 1})
 
 
-def test_a_lost_worker_is_told_from_an_error_of_ones_own(alone):
-    error = tf.errors.UnavailableError(
-        None, None, "Aborted by /job:worker/replica:0/task:3 which is gone"
-    )
+@pytest.mark.parametrize(
+    ("message", "who"),
+    [
+        (
+            "Aborted by /job:worker/task:2: unhealthy:\n/job:worker/replica:0/task:3",
+            "worker 3",
+        ),
+        ("Reset by /job:worker/task:1", "worker 1"),
+        ("Connection reset by peer", "another worker"),
+    ],
+)
+def test_a_lost_worker_is_told_from_an_error_of_ones_own(alone, message, who):
+    error = tf.errors.UnavailableError(None, None, message)
     with pytest.raises(tf.errors.UnavailableError), alone.lost_worker_named():
         raise error
     alone.team = alone.team._replace(number=4)
-    with pytest.raises(agreement.LostWorkerError, match="from /job:worker/replica:0/t"):
+    with pytest.raises(agreement.LostWorkerError, match=f"no answer from {who}. Start"):
         with alone.lost_worker_named():
             raise error

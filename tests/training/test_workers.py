@@ -161,7 +161,7 @@ def test_a_team_ended_by_a_signal_or_a_kill_goes_on_as_if_it_had_not_been(
     output, _ = process.communicate(timeout=SECONDS)
     assert time.monotonic() - killed < 60
     assert process.returncode == 128 + signal.SIGKILL, output
-    assert "no answer from /job:worker/replica:0/task:1. Start all" in output
+    assert "no answer from worker 1. Start all workers again" in output
 
     run([*words, "--resume"], run_dir)
     assert losses(run_dir) == losses(two_workers)

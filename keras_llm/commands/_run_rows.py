@@ -1,7 +1,6 @@
 """What a run folder says of its run, read from its files alone."""
 
 import datetime
-import json
 import math
 import os
 import pathlib
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import safetensors
 
-from keras_llm.core import read_metrics
+from keras_llm.core import flattened, read_json, read_metrics
 
 
 class Run(NamedTuple):
@@ -49,8 +48,7 @@ def _below(folder: str) -> Iterator[pathlib.Path]:
 def _read(folder: pathlib.Path) -> Run:
     problem, config = "", {}
     try:
-        read = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = dict(_flat(read))
+        config = flattened(read_json(folder / "config.json"))
     except (OSError, ValueError, AttributeError) as error:
         problem = f"config.json: {error}"
     try:
@@ -58,14 +56,6 @@ def _read(folder: pathlib.Path) -> Run:
     except (OSError, UnicodeDecodeError) as error:
         lines, problem = [], problem or f"metrics.jsonl: {error}"
     return Run(folder, config, lines, problem)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def row(run: Run) -> dict[str, Any]:

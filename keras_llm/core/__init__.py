@@ -1,6 +1,6 @@
 """Configs, argument checks and whole-or-absent folders; no TensorFlow here."""
 
-from keras_llm.core.config import Config, override
+from keras_llm.core.config import Config, flattened, override
 from keras_llm.core.folders import (
     CorruptFolderError,
     DiskFullError,
@@ -23,6 +23,7 @@ __all__ = [
     "check_absent",
     "check_free_space",
     "check_manifest",
+    "flattened",
     "new_folder",
     "override",
     "read_json",

@@ -139,6 +139,21 @@ def override(config: Config, changes: Mapping[str, str]) -> Any:
     return dataclasses.replace(config, **own)
 
 
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested mappings by their dotted names.
+
+    >>> flattened({"train": {"steps": 10}, "seed": 0})
+    {'train.steps': 10, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flattened(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
 def _unknown_field(cls: type, name: str, names: list[str]) -> str:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
     hint = f" Did you mean `{nearest[0]}`?" if nearest else ""

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from keras_llm.core import Config, checks
+from keras_llm.core import Config, checks, flattened
 from keras_llm.data import DataConfig
 from keras_llm.models import ARCHITECTURES
 from keras_llm.training.config import TokenizerConfig, TrainConfig
@@ -65,7 +65,7 @@ class Experiment(Config):
 
     def flat(self) -> dict[str, Any]:
         """Returns plain values by their dotted names."""
-        return _flat(self.to_dict())
+        return flattened(self.to_dict())
 
     def differing_fields(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
         """Returns the dotted fields that differ, with both values."""
@@ -91,13 +91,3 @@ def _named(
     name = fields.pop(key, "")
     checks.check_choice(key, name, tuple(configs))
     return configs[name].from_dict(fields)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -139,21 +139,32 @@ def check_free_space(path: str | os.PathLike[str], bytes_needed: int) -> None:
         )
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Replaces the file `path` by `text` in UTF-8, atomically and flushed."""
+@contextlib.contextmanager
+def replaced_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a path to write beside `path`; after the block it takes its place.
+
+    Where the block fails, `path` stays as it was and nothing is left beside it.
+
+    Raises:
+        DiskFullError: There is no room.
+    """
     target = pathlib.Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with disk_full_named(target):
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
+            _flush(temporary)
             os.replace(temporary, target)
             _flush(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replaces the file `path` by `text` in UTF-8, atomically and flushed."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

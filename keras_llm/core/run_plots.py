@@ -1,12 +1,10 @@
 """Pictures of what runs came to, from the lines of their metrics.jsonl."""
 
-import contextlib
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_llm.core.folders import disk_full_named
+from keras_llm.core.folders import replaced_file
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -95,10 +93,5 @@ def _finish(figure: Any, out: str | os.PathLike[str]) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
-    target = pathlib.Path(out)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with contextlib.ExitStack() as stack:
-        stack.callback(temporary.unlink, missing_ok=True)
-        stack.enter_context(disk_full_named(target))
+    with replaced_file(out) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
-        os.replace(temporary, target)

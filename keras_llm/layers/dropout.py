@@ -1,5 +1,10 @@
 """Dropout whose mask differs from replica to replica."""
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +12,45 @@ from keras_llm.ops.replica import replica_id
 
 # Any large odd number keeps the replicas' seeds apart from those of later steps.
 _STRIDE = 1_000_003
+
+
+_tape: contextvars.ContextVar["SeedTape | None"] = contextvars.ContextVar(
+    "seed_tape", default=None
+)
+
+
+class SeedTape:
+    """The seeds that some layers draw, so that a second pass draws the same.
+
+    >>> tape, seed = SeedTape(), ReplicaSeed(7)
+    >>> with tape.playing():
+    ...     first = seed.next()
+    >>> with tape.playing():
+    ...     again = seed.next()
+    >>> np.array_equal(first, again), np.array_equal(seed.next(), again)
+    (True, False)
+    """
+
+    def __init__(self):
+        self._seeds: list[Any] = []
+        self._drawn = 0
+
+    @contextlib.contextmanager
+    def playing(self) -> Iterator[None]:
+        """Draws from the tape's beginning; what it does not hold yet is added."""
+        self._drawn = 0
+        token = _tape.set(self)
+        try:
+            yield
+        finally:
+            _tape.reset(token)
+
+    def next(self, draw: Callable[[], Any]) -> Any:
+        """Returns the next seed, by `draw` where the tape ends."""
+        if self._drawn == len(self._seeds):
+            self._seeds.append(draw())
+        self._drawn += 1
+        return self._seeds[self._drawn - 1]
 
 
 class ReplicaSeed(keras.random.SeedGenerator):
@@ -18,6 +62,10 @@ class ReplicaSeed(keras.random.SeedGenerator):
 
     def next(self, ordered=True):
         """Returns the next seed [2] of this replica."""
+        tape = _tape.get()
+        return self._draw(ordered) if tape is None else tape.next(self._draw)
+
+    def _draw(self, ordered=True):
         seed = super().next(ordered)
         fold = ops.cast(replica_id(), seed.dtype) * _STRIDE
         return seed + ops.stack([fold, ops.zeros_like(fold)])

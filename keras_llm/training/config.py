@@ -109,6 +109,7 @@ class TrainConfig(Config):
     # How it runs.
     dtype: str = "float32"  # Or "mixed_bfloat16": float32 weights, bfloat16 products.
     jit: str = "auto"  # XLA: "off", "parts" (between the products), "full".
+    gradient_checkpointing: bool = False  # Blocks run twice a step, to keep less.
     max_steps_per_call: int = 64  # Steps run without coming back to Python.
     carry_state: bool = False  # Recurrent state goes on from batch to batch.
     deterministic: bool = False  # TensorFlow's deterministic kernels, if slower.

@@ -11,6 +11,7 @@ from keras_llm.data.encoding import tokenizer_fingerprint
 from keras_llm.layers.walking import sublayers
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.experiment import Experiment
+from keras_llm.training.gradient_checkpointing import checkpoint_blocks
 from keras_llm.training.optimizer import Optimizer
 from keras_llm.training.parameter_groups import freeze
 from keras_llm.training.replicas import Spreader, workers
@@ -179,11 +180,14 @@ def make_step(
 
     Raises:
         ValueError: What the task refuses; `jit="full"` with a layer that XLA cannot
-            compile; a pattern of the config that names no weight.
+            compile; a pattern of the config that names no weight; no block to
+            checkpoint.
     """
     strategy = strategy or tf.distribute.get_strategy()
     jit = choose_jit(model, config)
     freeze(model, config.freeze)
+    if config.gradient_checkpointing:
+        checkpoint_blocks(model)
     with strategy.scope():
         optimizer = Optimizer(model.trainable_variables, config)
         objective = (task or LanguageModel()).objective(

@@ -123,13 +123,16 @@ def head_loss(
 
     @keras.ops.custom_gradient
     def summed_loss(hidden, kernel):
-        loss, hidden_slope, kernel_slope = 0.0, [], 0.0
+        losses, hidden_slope, kernel_slope = [0.0, 0.0], [], 0.0
         matrix = ops.cast(kernel, hidden.dtype)
         for start in range(0, num_tokens, chunk):
             part = slice(start, start + chunk)
-            logits = _product(hidden[part], matrix, not tied)
+            # Two chunks at a time: a runtime that finds all of them ready makes all
+            # their logits first.
+            begin = ops.cast(_zero_after(losses[-2]), hidden.dtype)
+            logits = _product(hidden[part] + begin, matrix, not tied)
             part_loss, slope = between(logits, targets_N[part], weights_N[part])
-            loss = loss + part_loss
+            losses.append(losses[-1] + part_loss)
             hidden_slope.append(_product(slope, matrix, tied))
             kernel_part = _kernel_slope(hidden[part], slope, tied)
             kernel_slope = kernel_slope + ops.cast(kernel_part, "float32")
@@ -142,9 +145,14 @@ def head_loss(
                 ops.cast(kernel_slope * scale, kernel.dtype),
             )
 
-        return loss, gradient
+        return losses[-1], gradient
 
     return summed_loss(hidden_ND, ops.convert_to_tensor(kernel))
+
+
+def _zero_after(value):
+    """Returns 0 that is known only once `value` is; NaN where that is NaN."""
+    return ops.where(ops.equal(value, value), 0.0, value)
 
 
 def _product(x_NA, matrix, straight):

@@ -12,10 +12,13 @@ Example: python scripts/train.py --config=keras_llm/configs/quickstart.py \
 """
 
 import json
-import re
 import sys
 
 from absl import app, flags
+
+from keras_llm.commands import _overrides
+
+parse_flags = _overrides.parse_flags
 
 _CONFIG = flags.DEFINE_string(
     "config",
@@ -65,29 +68,6 @@ _TASK_INDEX = flags.DEFINE_integer(
 _PROGRESS = flags.DEFINE_bool("progress", True, "Draw a progress bar.")
 _JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
-_OVERRIDE = re.compile(r"--([a-z]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
-_overrides: dict[str, str] = {}
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Takes the dotted overrides out of `argv` and parses the rest as flags."""
-    _overrides.clear()
-    rest = []
-    for word in argv:
-        match = _OVERRIDE.fullmatch(word)
-        if match is None:
-            rest.append(word)
-        elif match[2] is None:
-            print(
-                f"{word}: give the value with an equals sign, {word}=VALUE.",
-                file=sys.stderr,
-            )
-            sys.exit(1)
-        else:
-            _overrides[match[1]] = match[2]
-    return app.parse_flags_with_usage(rest)
-
-
 def main(argv: list[str]) -> None:
     """Trains, then prints how it went."""
     if len(argv) > 1:
@@ -101,7 +81,7 @@ def main(argv: list[str]) -> None:
     strategy = training.choose_strategy(
         _STRATEGY.value, _CPU_REPLICAS.value, _WORKER_HOSTS.value, _TASK_INDEX.value
     )
-    experiment = override(training.load_config(_CONFIG.value), _overrides)
+    experiment = override(training.load_config(_CONFIG.value), _overrides.given)
     tokenizer = tokenizers.load(_TOKENIZER.value) if _TOKENIZER.value else None
     try:
         summary = training.train(

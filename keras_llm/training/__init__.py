@@ -16,6 +16,7 @@ from keras_llm.training.flops import measure_peak_flops
 from keras_llm.training.interruption import EXIT_CODE, Preempted
 from keras_llm.training.loop import train
 from keras_llm.training.optimizer import Optimizer, Update
+from keras_llm.training.plan import Plan, measure_step, plan, prepare_plan
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
@@ -56,6 +57,7 @@ __all__ = [
     "Optimizer",
     "OtherWorkerError",
     "ParameterGroup",
+    "Plan",
     "Preempted",
     "QuestionAnswering",
     "ReplacedTokens",
@@ -81,6 +83,9 @@ __all__ = [
     "load_config",
     "make_step",
     "measure_peak_flops",
+    "measure_step",
+    "plan",
+    "prepare_plan",
     "read_metrics",
     "text_validator",
     "train",

@@ -6,6 +6,7 @@ real tokens of the whole step (in general: the sum of its weights), clipped by t
 global norm and applied. So the result does not depend on how the rows were spread.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -170,11 +171,14 @@ class TrainStep:
     def _loss_and_gradients(self, batch, step):
         with tf.GradientTape() as tape:
             loss = self.summed_loss(batch, step)
-        gradients = tape.gradient(
-            loss, self.weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        # An embedding's gradient comes as rows, some twice: summed before the norm.
-        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+        with warnings.catch_warnings():
+            # That a large table's gradient takes memory, which it does.
+            warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
+            gradients = tape.gradient(
+                loss, self.weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            # An embedding's comes as rows, some twice: summed before the norm.
+            return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def _micro_batch(self, rows, k, step):
         """Returns [loss sum, weight sum, *gradient sums] of one replica."""

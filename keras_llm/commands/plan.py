@@ -64,9 +64,7 @@ def main(argv: list[str]) -> None:
 
     experiment = override(training.load_config(_CONFIG.value), _overrides.given)
     tokenizer = tokenizers.load(_TOKENIZER.value) if _TOKENIZER.value else None
-    experiment, batch = training.prepare_plan(
-        experiment, _TRAIN_TEXT.value, tokenizer
-    )
+    experiment, batch = training.prepare_plan(experiment, _TRAIN_TEXT.value, tokenizer)
     plan = training.plan(experiment, batch, _REPLICAS.value)
     figures = {**dataclasses.asdict(plan), "total_bytes": plan.total_bytes}
     figures |= _memory(plan)

@@ -68,6 +68,7 @@ _TASK_INDEX = flags.DEFINE_integer(
 _PROGRESS = flags.DEFINE_bool("progress", True, "Draw a progress bar.")
 _JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
+
 def main(argv: list[str]) -> None:
     """Trains, then prints how it went."""
     if len(argv) > 1:

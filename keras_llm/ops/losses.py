@@ -76,6 +76,7 @@ def head_loss(
     label_smoothing: float = 0.0,
     chunk: int | None = None,
     fuse: Callable[[Callable], Callable] | None = None,
+    soft_cap: float | None = None,
 ):
     """Returns the weighted sum of token losses straight from the hidden states.
 
@@ -95,6 +96,7 @@ def head_loss(
             must be known when the function is traced.
         fuse: Compiles the function between the products, such as
             `tf.function(jit_compile=True)`; None leaves it as it is.
+        soft_cap: Bound c of logits z that become c tanh(z / c); None for none.
 
     Returns:
         Scalar float32 sum, in nats.
@@ -116,9 +118,7 @@ def head_loss(
     targets_N = ops.cast(targets_N, "int32")
     weights_N = ops.cast(weights_N, "float32")
 
-    def between(logits, targets, weights):
-        return _loss_and_slope(logits, targets, weights, label_smoothing)
-
+    between = _between_products(label_smoothing, soft_cap)
     between = between if fuse is None else fuse(between)
 
     @keras.ops.custom_gradient
@@ -165,6 +165,21 @@ def _kernel_slope(hidden_ND, slope_NV, tied):
     if tied:
         return ops.einsum("nv,nd->vd", slope_NV, hidden_ND)
     return ops.einsum("nd,nv->dv", hidden_ND, slope_NV)
+
+
+def _between_products(label_smoothing, soft_cap):
+    """Returns the function from logits to their loss and its derivative by them."""
+    if soft_cap is None:
+        return lambda *values: _loss_and_slope(*values, label_smoothing)
+
+    def bounded_loss(logits, targets, weights):
+        bounded = ops.tanh(ops.cast(logits, "float32") / soft_cap)
+        loss, slope = _loss_and_slope(
+            soft_cap * bounded, targets, weights, label_smoothing
+        )
+        return loss, ops.cast(slope * (1.0 - bounded * bounded), logits.dtype)
+
+    return bounded_loss
 
 
 def _loss_and_slope(logits_NV, targets_N, weights_N, label_smoothing):

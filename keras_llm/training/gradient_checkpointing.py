@@ -42,7 +42,7 @@ def checkpoint_blocks(model: keras.Model) -> int:
             f"have some. Received: `{model.name}`, with no {kinds}. Leave it out."
         )
     for block in blocks:
-        block.call = _computed_twice(block.call)
+        block.call = _computed_twice(block.call)  # type: ignore[method-assign]
     return len(blocks)
 
 

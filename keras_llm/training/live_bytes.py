@@ -51,9 +51,9 @@ def peak_bytes(
     """Returns the most bytes that the results of operations take at one time.
 
     A result lives from its operation to the last one that reads it. Constants count
-    nothing, nor does what other operations have made. In a loop's body only what it
-    hands on counts. A runtime that runs operations in another order, or leaves some
-    out, needs a little more or less.
+    nothing, nor does what other operations have made. Of a loop's body what it hands
+    on counts alone, and a list takes what it is stacked to. A runtime that runs
+    operations in another order, or leaves some out, needs a little more or less.
 
     Args:
         operations: In the order in which they run, such as that of their making.
@@ -83,6 +83,9 @@ def peak_bytes(
                 sizes.append(_size(operation, tensor))
                 last.append(i)
             homes[tensor.name] = home
+        if operation.type == "TensorListStack":
+            listed = homes[operation.inputs[0].name]
+            sizes[listed] = max(sizes[listed], sizes[-1])
     for tensor in kept:
         if tensor.name in homes:
             last[homes[tensor.name]] = math.inf
@@ -100,10 +103,6 @@ def _size(operation, tensor) -> int:
     """Returns the bytes of a result."""
     if operation.type in ("Const", "ReadVariableOp", "VarHandleOp"):
         return 0
-    if operation.type == "TensorListReserve":
-        shape, number = map(tf.get_static_value, operation.inputs)
-        values = math.prod(shape.tolist()) * int(number)
-        return values * operation.get_attr("element_dtype").size
     if tensor.dtype in (tf.variant, tf.resource, tf.string):
         return 0
     values = tensor.shape.num_elements()

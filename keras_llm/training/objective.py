@@ -73,6 +73,7 @@ def training_head_loss(
             f"with a head's matrix. Received: {model.name}. Take `training_loss`."
         )
     kernel, tied, scale = head
+    soft_cap = getattr(model.config, "logit_soft_cap", None)
 
     def loss_of_hidden(hidden, batch):
         if scale != 1:
@@ -85,6 +86,7 @@ def training_head_loss(
             tied,
             label_smoothing,
             fuse=fuse,
+            soft_cap=soft_cap,
         )
 
     return loss_of_hidden
@@ -199,11 +201,10 @@ def validation_head_loss(model: keras.Model) -> HeadLoss:
 def _head_kernel(model: keras.Model) -> tuple[Any, bool, float] | None:
     """Returns the head's matrix, whether it is the embedding, and a factor on x.
 
-    None where logits are more than that product: a foreign model, a bias, a bound.
+    None where logits are more than that product: a foreign model, a bias.
     """
     layers = {layer.name: layer for layer in model.layers}
-    config = getattr(model, "config", None)
-    if "final_norm" not in layers or getattr(config, "logit_soft_cap", None):
+    if "final_norm" not in layers:
         return None
     if "head" in layers:
         head = layers["head"]

@@ -99,8 +99,9 @@ def prepare_plan(
 
 
 def _vocab_size(experiment: Experiment, tokenizer: Any) -> int:
-    if experiment.model.vocab_size:
-        return experiment.model.vocab_size
+    model: Any = experiment.model
+    if model.vocab_size:
+        return model.vocab_size
     if tokenizer is not None:
         return tokenizer.vocab_size
     config = experiment.tokenizer

@@ -83,6 +83,27 @@ def test_head_loss_has_the_closed_form_s_value_and_gradients(
     np.testing.assert_allclose(kernel_found, kernel_slope, rtol=1e-4, atol=1e-5)
 
 
+def test_bounded_logits_have_the_bound_s_value_and_gradients(inputs):
+    hidden, table, targets, weights = inputs.values()
+    cap = 1.7
+    bounded = cap * np.tanh(np.float64(hidden) @ np.float64(table).T / cap)
+    odds = np.exp(bounded)
+    slope = odds / odds.sum(-1, keepdims=True) - np.eye(V)[targets]
+    slope *= weights[:, None] * (1 - (bounded / cap) ** 2)
+
+    value, (hidden_found, kernel_found) = gradients(
+        lambda hidden, kernel: losses.head_loss(
+            hidden, kernel, targets, weights, chunk=5, soft_cap=cap
+        ),
+        hidden,
+        table,
+    )
+    exact = (weights * reference(bounded, targets, 0.0)).sum()
+    np.testing.assert_allclose(value, exact, rtol=1e-5)
+    np.testing.assert_allclose(hidden_found, slope @ table, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(kernel_found, slope.T @ hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_huge_logits_stay_finite():
     logits = np.array([[1e4, -1e4, 0.0]], "float32")
     assert float(losses.token_losses(logits, [0])[0]) == 0.0

@@ -133,9 +133,7 @@ def test_measured_steps_are_real_ones():
 )
 def test_what_cannot_be_planned_is_refused(change, replicas, reason):
     with pytest.raises(ValueError, match=reason):
-        training.plan(
-            *training.prepare_plan(experiment().replace(**change)), replicas
-        )
+        training.plan(*training.prepare_plan(experiment().replace(**change)), replicas)
 
 
 def test_a_vocabulary_that_text_decides_needs_text(tmp_path):

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_llm import models
 from keras_llm.ops import losses
-from keras_llm.training import Optimizer, TrainConfig, TrainStep
+from keras_llm.training import Optimizer, TrainConfig, TrainStep, objective
 from keras_llm.training.objective import training_loss
 from keras_llm.training.replicas import Spreader
 from tests.eager_functions import op_by_op
@@ -75,6 +76,24 @@ def test_norm_and_clipping_equal_float64_numpy(eagerly):
     for before, gradient, after in zip(start, gradients, weights, strict=True):
         wanted = before - gradient * clip / norm
         np.testing.assert_allclose(after, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_bounded_logits_are_learnt_from_some_tokens_at_a_time():
+    config = models.GemmaConfig(
+        vocab_size=V, width=12, num_heads=3, num_layers=1, logit_soft_cap=0.7
+    )
+    model = models.build(config)
+    rows = batches(np.random.default_rng(4), 1, 1, 5)
+    batch = {name: value[0, 0] for name, value in rows.items()}
+    weights = [weight.value for weight in model.trainable_variables]
+    found = []
+    for loss in (objective.training_loss(model), objective.logits_loss(model)):
+        with tf.GradientTape() as tape:
+            value = loss(batch, 0)
+        slopes = tape.gradient(value, weights)
+        found.append([value, *map(tf.convert_to_tensor, slopes)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from keras_llm.models.lstm_seq2seq import (
     LSTMSeq2SeqDecoder,
     build_lstm_seq2seq,
 )
+from keras_llm.models.sharding import layout_map
 from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
 from keras_llm.models.text_vae import TextVAEConfig, build_text_vae
 from keras_llm.models.text_vae_decoder import TextVAEDecoder
@@ -72,6 +73,7 @@ __all__ = [
     "discriminator",
     "flops_per_token",
     "has_tokenizer",
+    "layout_map",
     "load",
     "load_config",
     "load_tokenizer",

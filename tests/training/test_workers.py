@@ -131,6 +131,13 @@ def test_one_device_two_replicas_and_two_workers_train_alike(write_config, tmp_p
     run(words, tmp_path / "workers", workers=2)
     check_alike(tmp_path / "one", tmp_path / "replicas", 1e-5)
     check_alike(tmp_path / "one", tmp_path / "workers", 1e-5)
+    # Begun by two workers, the run goes on with one.
+    process = start(words, tmp_path / "fewer", workers=2)
+    signal_worker(process, tmp_path / "fewer", signal.SIGTERM, step=5)
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == training.EXIT_CODE, output
+    run([*words, "--resume"], tmp_path / "fewer", workers=1)
+    check_alike(tmp_path / "one", tmp_path / "fewer", 1e-5)
 
 
 def test_two_workers_train_alike_in_bfloat16_compiled_whole(write_config, tmp_path):

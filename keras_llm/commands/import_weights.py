@@ -1,6 +1,7 @@
-r"""Reads a checkpoint folder of Transformers and writes a model folder.
+r"""Reads a checkpoint folder of Transformers, or a GGUF file, into a model folder.
 
-JSON and safetensors alone are opened: no pickle, no code, no file outside the folder.
+JSON, safetensors and GGUF alone are opened: no pickle, no code, no file outside the
+folder.
 Whatever the model does that ours cannot do is refused by its name.
 
 Example: python scripts/import_weights.py --source=SmolLM2-135M --out=models/smol
@@ -8,10 +9,13 @@ Example: python scripts/import_weights.py --source=SmolLM2-135M --out=models/smo
 
 from absl import app, flags
 
+from keras_llm.commands import _idle_flags
+
 _SOURCE = flags.DEFINE_string(
     "source",
     None,
-    "Folder with config.json and model.safetensors, or its shards and their index.",
+    "Folder with config.json and model.safetensors, or its shards and their index; or "
+    "a file that ends in .gguf.",
     required=True,
 )
 _OUT = flags.DEFINE_string("out", None, "New model folder.", required=True)
@@ -29,7 +33,13 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
     from keras_llm import convert, models
 
-    convert.import_folder(_SOURCE.value, _OUT.value, _IGNORE.value, _TOKENIZER.value)
+    if _SOURCE.value.endswith(".gguf"):
+        _idle_flags.refuse([_IGNORE], "in what is read of a GGUF file")
+        convert.import_gguf(_SOURCE.value, _OUT.value, _TOKENIZER.value)
+    else:
+        convert.import_folder(
+            _SOURCE.value, _OUT.value, _IGNORE.value, _TOKENIZER.value
+        )
     config = models.load_config(_OUT.value)
     kind = "no tokenizer"
     if models.has_tokenizer(_OUT.value):

@@ -3,7 +3,7 @@
 from keras_llm.convert.exporting import Exported, export_folder
 from keras_llm.convert.families import FAMILIES
 from keras_llm.convert.family import UnsupportedModelError
-from keras_llm.convert.importing import import_folder
+from keras_llm.convert.importing import import_folder, import_gguf
 
 __all__ = [
     "FAMILIES",
@@ -11,4 +11,5 @@ __all__ = [
     "UnsupportedModelError",
     "export_folder",
     "import_folder",
+    "import_gguf",
 ]

@@ -29,9 +29,10 @@ _PATTERNS = {
     "qwen2": _RUNS.replace("{NUMBERS}", r"\p{N}"),
 }
 _NFC = {"type": "NFC"}
+_DIGITS = {"type": "Digits", "individual_digits": True}
 # Tokens that are no special ones, such as <think>: they too enter by id alone, but are
 # written into a text.
-_MARKUP = re.compile(r"<[^\s<>]+>")
+MARKUP = re.compile(r"<[^\s<>]+>")
 _MODEL = {
     "type": "BPE",
     "dropout": None,
@@ -78,7 +79,7 @@ def from_fast(
     specials = set()
     for token in values.get("added_tokens") or ():
         name, number = token["content"], token["id"]
-        if not (token["special"] or _MARKUP.fullmatch(name)):
+        if not (token["special"] or MARKUP.fullmatch(name)):
             raise UnsupportedModelError(
                 "Text never turns into an added token here, so each must be special, "
                 f"or a mark in angle brackets. Received: {name!r} in {path}. Import "
@@ -91,7 +92,7 @@ def from_fast(
         elif not name.isascii():
             raise CorruptFolderError(f"{path} has a mark {name!r} beyond ASCII.")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-    return _byte_bpe(path, names, vocabulary, pairs, specials, **options)
+    return byte_bpe(path, names, vocabulary, pairs, specials, **options)
 
 
 def _split_of(given: Any, path: pathlib.Path) -> str:
@@ -103,11 +104,16 @@ def _split_of(given: Any, path: pathlib.Path) -> str:
     level = {**_SPLIT, **(steps[-1] or {"type": None}), "trim_offsets": True}
     if len(steps) == 1 and level == _SPLIT:
         return "gpt2"
+    if len(steps) == 2 and steps[0] == _DIGITS and level == _SPLIT:
+        return "smollm"
     if len(steps) == 2 and level == _BY_BYTES:
         for name in _PATTERNS:
             if steps[0] == _by_pattern(name):
                 return name
-    wanted = f"{_SPLIT}, or before {_BY_BYTES} one of {list(_PATTERNS.values())}"
+    wanted = (
+        f"{_SPLIT}, alone or behind {_DIGITS}, or before {_BY_BYTES} one of "
+        f"{list(_PATTERNS.values())}"
+    )
     raise _unsupported("pre_tokenizer", wanted, given, path)
 
 
@@ -137,7 +143,7 @@ def from_two_files(
     merges = gpt2_files.read_merges(merges_file)
     pairs = [(gpt2_files.to_text(a), gpt2_files.to_text(b)) for a, b in merges]
     specials = {END_TOKEN, *(n for n in names.values() if isinstance(n, str))}
-    return _byte_bpe(
+    return byte_bpe(
         vocabulary_file,
         {"end": END_TOKEN, **names},
         vocabulary,
@@ -146,7 +152,7 @@ def from_two_files(
     )
 
 
-def _byte_bpe(
+def byte_bpe(
     path: pathlib.Path,
     names: Mapping[str, Any],
     vocabulary: Mapping[str, int],
@@ -177,7 +183,11 @@ def _byte_bpe(
         (gpt2_files.to_bytes(left), gpt2_files.to_bytes(right)) for left, right in pairs
     ]
     special_ids = {role: vocabulary[name] for role, name in roles.items()}
-    return ByteBPETokenizer(token_bytes, merges, special_ids, roles, **options)
+    known = set(token_bytes)
+    lacks_bytes = not all(bytes([byte]) in known for byte in range(256))
+    return ByteBPETokenizer(
+        token_bytes, merges, special_ids, roles, **options, lacks_bytes=lacks_bytes
+    )
 
 
 def _roles(
@@ -216,6 +226,8 @@ def to_fast(tokenizer: ByteBPETokenizer | ByteTokenizer) -> dict[str, Any]:
         if tokenizer.split in _PATTERNS:
             steps = [_by_pattern(tokenizer.split), _BY_BYTES]
             split = {"type": "Sequence", "pretokenizers": steps}
+        if tokenizer.split == "smollm":
+            split = {"type": "Sequence", "pretokenizers": [_DIGITS, _SPLIT]}
     tokens = [gpt2_files.to_text(token) for token in tokenizer.token_bytes]
     for role, name in special_names(tokenizer).items():
         tokens[tokenizer.special_ids[role]] = name

@@ -3,13 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
 from keras_llm.convert.family import Family
-from keras_llm.convert.safetensors_folder import TensorFolder, plain_file
+from keras_llm.convert.safetensors_folder import plain_file
 from keras_llm.convert.weights import Weight, shapes_of_theirs
 from keras_llm.core import CorruptFolderError, read_json
 
@@ -29,6 +29,20 @@ _SIZES = (
 )
 
 
+class Tensors(Protocol):
+    """The tensors of a checkpoint, read one at a time."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns name to shape."""
+
+    def check_readable(self, name: str) -> None:
+        """Raises CorruptFolderError unless a tensor is of a type that weights have."""
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a tensor in float32."""
+
+
 def read_values(root: pathlib.Path) -> dict[str, Any]:
     """Returns the config of a checkpoint folder, as it stands there.
 
@@ -41,7 +55,7 @@ def read_values(root: pathlib.Path) -> dict[str, Any]:
     return values
 
 
-def check_sizes(config: Any, tensors: TensorFolder) -> None:
+def check_sizes(config: Any, tensors: Tensors) -> None:
     """Raises CorruptFolderError for sizes that the tensors cannot have.
 
     Before anything is built: a config of a few bytes may ask for any size.
@@ -59,7 +73,7 @@ def check_sizes(config: Any, tensors: TensorFolder) -> None:
 
 
 def weights_as_in(
-    tensors: TensorFolder, family: Family, config: Any, model: keras.Model
+    tensors: Tensors, family: Family, config: Any, model: keras.Model
 ) -> list[Weight]:
     """Returns the mapping in the order of the model, once all tensors fit.
 
@@ -100,7 +114,7 @@ def weights_as_in(
 def _check_fit(
     expected: Mapping[str, tuple[int, ...]],
     allowed: Collection[str],
-    tensors: TensorFolder,
+    tensors: Tensors,
 ) -> None:
     """Raises CorruptFolderError unless the tensors are the expected and the allowed."""
     for name in set(expected) & set(tensors.shapes):
@@ -120,7 +134,7 @@ def _check_fit(
             )
 
 
-def _check_copies(tensors: TensorFolder, copies: Mapping[str, str]) -> None:
+def _check_copies(tensors: Tensors, copies: Mapping[str, str]) -> None:
     """Raises CorruptFolderError where a repeated tensor differs from its original."""
     for copy in set(copies) & set(tensors.shapes):
         tensors.check_readable(copy)
@@ -134,9 +148,7 @@ def _check_copies(tensors: TensorFolder, copies: Mapping[str, str]) -> None:
             )
 
 
-def joined(
-    weights: list[Weight], tensors: TensorFolder
-) -> Iterator[tuple[str, np.ndarray]]:
+def joined(weights: list[Weight], tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the path and the values of each of our weights."""
     for weight in weights:
         yield weight.ours, weight.join([tensors.read(name) for name in weight.theirs])

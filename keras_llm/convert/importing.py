@@ -3,10 +3,20 @@
 import os
 import pathlib
 from collections.abc import Collection
+from typing import Any
 
 from keras_llm import models
-from keras_llm.convert import electra_pair, fitting, sentence_files
+from keras_llm.convert import (
+    electra_pair,
+    fitting,
+    gguf_llama,
+    gguf_tokenizer,
+    llama,
+    sentence_files,
+)
 from keras_llm.convert.families import family_of
+from keras_llm.convert.family import UnsupportedModelError
+from keras_llm.convert.gguf_file import open_gguf
 from keras_llm.convert.safetensors_folder import open_tensors
 from keras_llm.convert.tokenizer_files import checked_tokenizer
 from keras_llm.core import check_absent
@@ -59,4 +69,46 @@ def import_folder(
         fitting.check_sizes(config, tensors)
         model = models.skeleton(config)
         weights = fitting.weights_as_in(tensors, family, config, model)
+        models.save_values(model, fitting.joined(weights, tensors), out, tokenizer)
+
+
+def import_gguf(source: Path, out: Path, with_tokenizer: bool = True) -> None:
+    """Reads a GGUF file of a Llama and writes a model folder.
+
+    Quantised weights become float32, which holds what they stand for. Every tensor is
+    accounted for, and every setting of the model understood or refused. At most one
+    weight is in memory at a time.
+
+    Args:
+        source: The file.
+        out: The model folder; it must not exist.
+        with_tokenizer: Whether to read the tokenizer too, if there is one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileExistsError: `out` exists.
+        UnsupportedModelError: Another architecture, or a setting or a tokenizer that
+            ours do not do.
+        core.CorruptFolderError: The file is cut short or contradicts itself; a tensor
+            is missing, left over, or of another shape than the settings say.
+        core.DiskFullError: The disk is full.
+        ModuleNotFoundError: The library `gguf` is not installed.
+    """
+    check_absent(out)
+    path = pathlib.Path(source)
+    with open_gguf(path) as file:
+        config = llama.LLAMA.read_config(gguf_llama.read_values(file))
+        tokenizer = None
+        if with_tokenizer:
+            tokenizer = gguf_tokenizer.read_tokenizer(path, file.settings)
+        if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+            raise UnsupportedModelError(
+                "The model must have a row for each token. Received: "
+                f"{tokenizer.vocab_size} tokens, {config.vocab_size} rows in {path}."
+            )
+        full: Any = llama.complete(config)
+        tensors = gguf_llama.LlamaTensors(file, full.num_heads, full.key_value_heads)
+        fitting.check_sizes(config, tensors)
+        model = models.skeleton(config)
+        weights = fitting.weights_as_in(tensors, llama.LLAMA, config, model)
         models.save_values(model, fitting.joined(weights, tensors), out, tokenizer)

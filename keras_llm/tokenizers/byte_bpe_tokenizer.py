@@ -20,18 +20,24 @@ from keras_llm.tokenizers.word_table import LongWordTable, WordTable
 _VOCABULARY_FILE = "vocab.json"
 _MERGES_FILE = "merges.txt"
 END_TOKEN = "<|endoftext|>"
-SPLITS = ("gpt2", "llama3", "qwen2")
+_NO_TOKEN = -1  # Of a byte that the vocabulary lacks.
+SPLITS = ("gpt2", "llama3", "qwen2", "smollm")
 UNICODE_FORMS = ("none", "nfc")
-_DEFAULTS = {"split": "gpt2", "unicode_form": "none", "whole_words": False}
+_DEFAULTS = {
+    "split": "gpt2",
+    "unicode_form": "none",
+    "whole_words": False,
+    "lacks_bytes": False,
+}
 
 
 class ByteBPETokenizer(Tokenizer):
     """GPT-2's tokenizer and its heirs: words split by a pattern, bytes merged by rank.
 
     Lossless on any bytes unless `unicode_form` is "nfc", which composes letters and
-    accents; ill-formed UTF-8 is kept byte by byte. Ids are those of
-    the `tokenizers` and `tiktoken` libraries with special tokens disabled: text that
-    spells `<|endoftext|>` is encoded as any other text.
+    accents, or the vocabulary `lacks_bytes`; ill-formed UTF-8 is kept byte by byte.
+    Ids are those of the `tokenizers` and `tiktoken` libraries with special tokens
+    disabled: text that spells `<|endoftext|>` is encoded as any other text.
 
     Args:
         token_bytes: The bytes of each id, [V]; b"" for special ids. All 256 single
@@ -41,12 +47,14 @@ class ByteBPETokenizer(Tokenizer):
         special_names: Role to how the special token is written in files; None for
             `<|endoftext|>` and `<|ROLE|>`.
         split: How text becomes words: "gpt2"; "llama3", which takes numbers three by
-            three, and a sign before letters with them; or "qwen2", the same with
-            numbers one by one.
+            three, and a sign before letters with them; "qwen2", the same with numbers
+            one by one; or "smollm", GPT-2's between digits that stand alone.
         unicode_form: "nfc" brings text into that form first. Accents that Unicode has
             had since version 12 keep their order, where there are several on a letter.
         whole_words: Whether a word that is a token is that token, even where merging
             its bytes gives others.
+        lacks_bytes: Whether bytes may have no token, as control characters in
+            SmolLM2's vocabulary: a text is then encoded as if it had none of them.
 
     Raises:
         ValueError: A byte or a merge's token is not in the vocabulary, two ids have
@@ -76,19 +84,23 @@ class ByteBPETokenizer(Tokenizer):
         split: str = "gpt2",
         unicode_form: str = "none",
         whole_words: bool = False,
+        lacks_bytes: bool = False,
     ):
         super().__init__(token_bytes, special_ids)
         checks.check_choice("split", split, SPLITS)
         checks.check_choice("unicode_form", unicode_form, UNICODE_FORMS)
         self.split, self.unicode_form = split, unicode_form
         self.whole_words = whole_words
+        self.lacks_bytes = lacks_bytes
         self._special_names = dict(special_names or {})
         self._pairs = tuple((bytes(left), bytes(right)) for left, right in merges)
-        ids = _ids_of_bytes(token_bytes, set(special_ids.values()))
+        ids = _ids_of_bytes(token_bytes, set(special_ids.values()), lacks_bytes)
         self._rules = MergeRules(_merge_ids(self._pairs, ids), self.vocab_size)
         lengths = [len(token) for token in token_bytes]
         with tf.init_scope(), tf.device("CPU:0"):
-            self._byte_ids = tf.constant([ids[bytes([b])] for b in range(256)])
+            self._byte_ids = tf.constant(
+                [ids.get(bytes([b]), _NO_TOKEN) for b in range(256)]
+            )
             # A separator takes one place, which makes lengths add up to positions.
             self._lengths = tf.constant([*lengths, 1], tf.int32)
         self._words = WordTable(
@@ -179,8 +191,8 @@ class ByteBPETokenizer(Tokenizer):
     def _split_words(self, strings_B: tf.Tensor) -> Words:
         if self.unicode_form == "nfc":
             strings_B = tf_text.normalize_utf8(strings_B, "NFC")
-        if self.split == "gpt2":
-            return split_words(strings_B)
+        if self.split in ("gpt2", "smollm"):
+            return split_words(strings_B, single_digits=self.split == "smollm")
         return split_by_runs(strings_B, digits=3 if self.split == "llama3" else 1)
 
     def _encode_words(self, bytes_P, start_W, length_W):
@@ -196,10 +208,14 @@ class ByteBPETokenizer(Tokenizer):
             separators[:, tf.newaxis],
             tf.fill(tf.shape(separators), self._rules.separator),
         )
+        places = flat.values
+        if self.lacks_bytes:
+            known = tf.where(units != _NO_TOKEN)[:, 0]
+            units, places = tf.gather(units, known), tf.gather(places, known)
         units = self._rules.apply(units)
         place = tf.cumsum(tf.gather(self._lengths, units), exclusive=True)
         tokens = tf.where(units != self._rules.separator)[:, 0]
-        at = tf.gather(flat.values, tf.gather(place, tokens))
+        at = tf.gather(places, tf.gather(place, tokens))
         return at, tf.gather(units, tokens)
 
     def _tokens_that_stay_whole(self, ids: Mapping[bytes, int]) -> dict[bytes, int]:
@@ -252,7 +268,7 @@ class ByteBPETokenizer(Tokenizer):
 
 
 def _ids_of_bytes(
-    token_bytes: Sequence[bytes], special_ids: set[int]
+    token_bytes: Sequence[bytes], special_ids: set[int], lacks_bytes: bool
 ) -> dict[bytes, int]:
     """Returns the ids of all ordinary tokens after checking them."""
     ids: dict[bytes, int] = {}
@@ -267,11 +283,12 @@ def _ids_of_bytes(
             )
         ids[bytes(token)] = number
     missing = [byte for byte in range(256) if bytes([byte]) not in ids]
-    if missing:
+    if missing and not lacks_bytes:
         raise ValueError(
             "Byte-level BPE needs a token for each of the 256 bytes, so that any text "
             f"can be encoded. Received: a vocabulary of {len(token_bytes)} without "
-            f"{len(missing)} of them, the first being {missing[0]:#04x}."
+            f"{len(missing)} of them, the first being {missing[0]:#04x}. With "
+            "lacks_bytes=True they are left out of every text."
         )
     return ids
 

@@ -11,8 +11,7 @@ Dietzfelbinger 2009, "Hash, displace, and compress".
 import numpy as np
 import tensorflow as tf
 
-# Which bits of a 64-bit hash are used; the low ones mix least.
-_FOLD, _COLUMN_BITS, _BUCKET_BITS = 32, 28, 46
+_FOLD, _HASH_BITS = 32, 64
 _ATTEMPTS = 100
 
 
@@ -36,8 +35,13 @@ class Packing(tf.Module):
 
     def __init__(self, keys: np.ndarray):
         super().__init__(name="packing")
-        self._bucket_mask = (1 << max(4, (len(keys) // 3).bit_length())) - 1
-        self._column_mask = (1 << max(4, len(keys).bit_length())) - 1
+        buckets, columns = (
+            max(4, number.bit_length()) for number in (len(keys) // 3, len(keys))
+        )
+        self._bucket_mask, self._column_mask = (1 << buckets) - 1, (1 << columns) - 1
+        # The highest bits of a product: a difference anywhere in the key reaches them.
+        self._bucket_shift = _HASH_BITS - buckets
+        self._column_shift = self._bucket_shift - columns
         bucket, column = self._choose_multipliers(keys)
         shift, self.num_slots = displace(bucket, column, self._bucket_mask + 1)
         # Any key at all, in the set or not, has a slot.
@@ -54,8 +58,8 @@ class Packing(tf.Module):
         for _ in range(_ATTEMPTS):
             multipliers = rng.integers(-(2**63), 2**63 - 1, (keys.shape[1], 1)) | 1
             hashed = (folded * multipliers.T).sum(axis=1, dtype=np.int64)
-            bucket = (hashed >> _BUCKET_BITS) & self._bucket_mask
-            column = (hashed >> _COLUMN_BITS) & self._column_mask
+            bucket = (hashed >> self._bucket_shift) & self._bucket_mask
+            column = (hashed >> self._column_shift) & self._column_mask
             if len(np.unique(bucket << 32 | column)) == len(keys):
                 self._multipliers = multipliers
                 return bucket, column
@@ -67,8 +71,8 @@ class Packing(tf.Module):
         """Returns the only slot where each key can stand: int64 [k, n] to [n]."""
         folded = tf.bitwise.bitwise_xor(keys, tf.bitwise.right_shift(keys, _FOLD))
         hashed = tf.reduce_sum(folded * self._multipliers, axis=0)
-        bucket = _bits(hashed, _BUCKET_BITS, self._bucket_mask)
-        column = _bits(hashed, _COLUMN_BITS, self._column_mask)
+        bucket = _bits(hashed, self._bucket_shift, self._bucket_mask)
+        column = _bits(hashed, self._column_shift, self._column_mask)
         return tf.cast(tf.gather(self._shift, bucket), tf.int64) + column
 
 

@@ -71,8 +71,14 @@ class Words(NamedTuple):
     length_W: tf.Tensor  # int32, in bytes.
 
 
-def split_words(strings_B: tf.Tensor) -> Words:
-    """Splits texts, strings [B], by GPT-2's pattern."""
+def split_words(strings_B: tf.Tensor, single_digits: bool = False) -> Words:
+    """Splits texts by GPT-2's pattern.
+
+    Args:
+        strings_B: The texts.
+        single_digits: Whether each character of a number is a word of its own, and
+            what lies between two of them is split like a whole text.
+    """
     joined = join_texts(strings_B)
     blocks, bytes_P, separator_B = joined
     codes_P = tf.tensor_scatter_nd_update(
@@ -82,10 +88,17 @@ def split_words(strings_B: tf.Tensor) -> Words:
     )
     codes_P = tf.cond(
         tf.reduce_any(tf.bitwise.bitwise_and(blocks, HIGH_BITS) != 0),
-        lambda: _with_wide_codes(codes_P, bytes_P),
+        lambda: _with_wide_codes(codes_P, bytes_P, single_digits),
         lambda: codes_P,
     )
-    start_W = tf.cast(tf.where(_word_starts(codes_P))[:, 0], tf.int32)
+    if single_digits:
+        number_P = codes_P == _NUMBER
+        inside_P = number_P & (bytes_P & 0xC0 == 0x80)  # Of a number of several bytes.
+        starts_P = _word_starts(tf.where(number_P, np.uint8(_EDGE), codes_P))
+        starts_P &= ~inside_P
+    else:
+        starts_P = _word_starts(codes_P)
+    start_W = tf.cast(tf.where(starts_P)[:, 0], tf.int32)
     return cut_words(joined, start_W, tf.gather(codes_P, start_W) == _EDGE)
 
 
@@ -122,8 +135,11 @@ def _word_starts(codes_P: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _with_wide_codes(codes_P: tf.Tensor, bytes_P: tf.Tensor) -> tf.Tensor:
+def _with_wide_codes(
+    codes_P: tf.Tensor, bytes_P: tf.Tensor, single_digits: bool
+) -> tf.Tensor:
     """Corrects the codes of letters, numbers and spaces beyond ASCII."""
+    is_word = _IS_WORD & (np.arange(16) != _NUMBER) if single_digits else _IS_WORD
     lead = tf.cast(tf.where(codes_P == _LEAD)[:, 0], tf.int32)
     wide = decode_wide_characters(bytes_P, lead)
     code_C = find_in_pages(_CHARACTER_CODES, _PAGE_START, wide.code_point_C)
@@ -137,7 +153,7 @@ def _with_wide_codes(codes_P: tf.Tensor, bytes_P: tf.Tensor) -> tf.Tensor:
     space = tf.where(code_C == _WIDE_SPACE)[:, 0]
     space_at = tf.gather(wide.start_C, space)
     behind = tf.gather(codes_P, space_at + tf.gather(wide.length_C, space))
-    last = tf.boolean_mask(space_at, tf.gather(_IS_WORD, tf.cast(behind, tf.int32)))
+    last = tf.boolean_mask(space_at, tf.gather(is_word, tf.cast(behind, tf.int32)))
     return tf.tensor_scatter_nd_update(
         codes_P,
         last[:, tf.newaxis],

@@ -1,4 +1,4 @@
-"""Llama 3's and Qwen 2's words against the library that runs their patterns."""
+"""The words of Llama 3, Qwen 2 and SmolLM against the library that makes theirs."""
 
 import bisect
 
@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from tokenizers import Regex, pre_tokenizers
 
+from keras_llm.tokenizers.splitting import split_words
 from keras_llm.tokenizers.splitting_by_runs import split_by_runs
 from tests.tokenizers.generated import UNRULY, books, strings
 
@@ -15,20 +16,40 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBERS|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-NUMBERS = {3: r"\p{N}{1,3}", 1: r"\p{N}"}
+GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PARTS = [*UNRULY, "'ſ", "ſ", "'S", "'lL", "\r\n", "1234567", "٣٤٥٦", "—", "“"]
 SPACED = [*UNRULY[:36], "\n", "\r\n", "  ", "'"]
 
 
-@pytest.fixture(scope="module", params=list(NUMBERS))
+def by_runs(digits, numbers):
+    pattern = Regex(PATTERN.replace("NUMBERS", numbers))
+    reference = pre_tokenizers.Split(pattern, "isolated")
+    return reference, lambda texts: split_by_runs(texts, digits)
+
+
+def between_digits():
+    steps = [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.Split(Regex(GPT2), "isolated"),
+    ]
+    return (
+        pre_tokenizers.Sequence(steps),
+        lambda texts: split_words(texts, single_digits=True),
+    )
+
+
+KINDS = {
+    "llama3": by_runs(3, r"\p{N}{1,3}"),
+    "qwen2": by_runs(1, r"\p{N}"),
+    "smollm": between_digits(),
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
 def check(request):
     """Compares the words of a batch of texts with the library's."""
-    pattern = Regex(PATTERN.replace("NUMBERS", NUMBERS[request.param]))
-    reference = pre_tokenizers.Split(pattern, "isolated")
-    split = tf.function(
-        lambda texts: split_by_runs(texts, request.param),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-    )
+    reference, function = KINDS[request.param]
+    split = tf.function(function, input_signature=[tf.TensorSpec([None], tf.string)])
 
     def check(texts):
         words = split(tf.constant(texts, tf.string, [len(texts)]))

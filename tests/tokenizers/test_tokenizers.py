@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_llm import tokenizers
 from keras_llm.core.allowed_ops import check_graph
+from keras_llm.tokenizers.word_table import WordTable
 
 POEM = "床前明月光，疑是地上霜。\n"
 INVALID = [b"\xff", b"caf\xc3", b"\xe2\x82", b"a\x80b", b"\xc0\xaf", b"\xed\xa0\x80 x"]
@@ -22,6 +23,14 @@ KINDS = {
     "unigram": lambda: tokenizers.train_sentencepiece(PROSE, 60, extra_ids=2),
     "bpe": lambda: tokenizers.train_sentencepiece(PROSE, 60, "bpe"),
 }
+
+
+def test_words_that_swap_bytes_four_apart_are_told_apart():
+    """Their parts fold to the same low half and differ in the highest byte alone."""
+    table = WordTable({b" resource": 5, b" recourse": 7})
+    text = np.frombuffer(b" resource recourse".ljust(40, b"\0"), "<i8")
+    found = table.find(tf.constant(text), tf.constant([0, 9]), tf.constant([9, 9]))
+    assert found.numpy().tolist() == [5, 7]
 
 
 @pytest.fixture(scope="module", params=KINDS)

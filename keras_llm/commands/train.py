@@ -108,6 +108,8 @@ def main(argv: list[str]) -> None:
     except training.NonFiniteError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    if not training.workers(strategy).is_chief:
+        return  # Of one run there is one summary.
     print(
         json.dumps(summary.to_dict(), allow_nan=False)
         if _JSON.value

@@ -17,6 +17,7 @@ from keras_llm.training.interruption import EXIT_CODE, Preempted
 from keras_llm.training.loop import train
 from keras_llm.training.optimizer import Optimizer, Update
 from keras_llm.training.plan import Plan, measure_step, plan, prepare_plan
+from keras_llm.training.replicas import Workers, workers
 from keras_llm.training.schedule import learning_rate
 from keras_llm.training.setup import make_step, train_tokenizer
 from keras_llm.training.step import StepResult, TrainStep
@@ -78,6 +79,7 @@ __all__ = [
     "Update",
     "Validation",
     "Validator",
+    "Workers",
     "choose_strategy",
     "learning_rate",
     "load_config",
@@ -90,4 +92,5 @@ __all__ = [
     "text_validator",
     "train",
     "train_tokenizer",
+    "workers",
 ]

@@ -83,6 +83,8 @@ def run(words, run_dir, workers=2):
     process = start(words, run_dir, workers)
     output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, output
+    # The chief alone tells how it went.
+    assert output.count(" parameters, ") == 1, output
 
 
 def losses(run_dir, name="loss"):

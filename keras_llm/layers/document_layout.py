@@ -51,6 +51,15 @@ class DocumentLayout(keras.layers.Layer):
             positions = positions - masks.segment_starts(segments)
         return positions, masks.as_bias(allowed)
 
+    def spared(self, bias):
+        """Returns the bias for attention, or None where its causal mask is enough.
+
+        On JAX, attention without a bias runs in the backend's fused kernel. On
+        TensorFlow one bias, made once, serves all blocks.
+        """
+        plain = self.separator_id is None and self.window is None
+        return None if plain and keras.config.backend() == "jax" else bias
+
     def get_config(self):
         """Returns the constructor's arguments."""
         return {

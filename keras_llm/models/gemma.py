@@ -131,8 +131,8 @@ def build_gemma(config: GemmaConfig, dtype=None) -> keras.Model:
     final_norm = RMSNorm(config.epsilon, True, name="final_norm", dtype=dtype)
     # Graph.
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
-    _, bias = documents(token_ids)
-    _, near_bias = near_documents(token_ids)
+    bias = documents.spared(documents(token_ids)[1])
+    near_bias = near_documents.spared(near_documents(token_ids)[1])
     x = dropout(token_embedding(token_ids))
     for i, block in enumerate(blocks):
         x = block(x, bias=bias if config.is_full(i) else near_bias)

@@ -111,7 +111,7 @@ def build_gpt2(config: GPT2Config, dtype=None) -> keras.Model:
     positions, bias = documents(token_ids)
     x = dropout(token_embedding(token_ids) + position_embedding(positions))
     for block in blocks:
-        x = block(x, bias=bias)
+        x = block(x, bias=documents.spared(bias))
     logits = token_embedding(final_norm(x), reverse=True)
     model = Model(token_ids, logits, name="gpt2")
     model.config = config

@@ -153,7 +153,7 @@ def build_llama(config: LlamaConfig, dtype=None) -> keras.Model:
     _, bias = documents(token_ids)
     x = dropout(token_embedding(token_ids))
     for block in blocks:
-        x = block(x, bias=bias)
+        x = block(x, bias=documents.spared(bias))
     x = final_norm(x)
     if config.tied:
         logits = token_embedding(x, reverse=True)

@@ -15,6 +15,7 @@ _SUB_PACKAGES = (
     "tokenizers",
     "layers",
     "data",
+    "cleaning",
     "models",
     "generation",
     "training",

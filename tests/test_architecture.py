@@ -20,6 +20,7 @@ RANKED = (
     "tokenizers",
     "layers",
     "data",
+    "cleaning",
     "models",
     "generation",
     "training",

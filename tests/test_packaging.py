@@ -70,7 +70,7 @@ def imported_distributions(folder: str) -> dict[str, str]:
 
 def test_the_package_imports_what_it_requires():
     found = imported_distributions("keras_llm")
-    known = names("", "gguf", "metrics", "plot")
+    known = names("", "corpus", "gguf", "metrics", "plot")
     assert {name: found[name] for name in found.keys() - known} == {}
     assert names("") - found.keys() == set(FOR_OTHERS)
 
@@ -80,7 +80,7 @@ def test_the_tests_import_what_their_extras_require():
     # pytest brings packaging.
     missing = (
         found.keys()
-        - names("", "test", "gguf", "jax", "metrics", "plot")
+        - names("", "test", "corpus", "gguf", "jax", "metrics", "plot")
         - {"packaging", "keras-hub"}
     )
     assert {name: found[name] for name in missing} == {}
@@ -90,7 +90,9 @@ def lock() -> str:
     return (ROOT / "requirements.lock").read_text("utf-8")
 
 
-@pytest.mark.parametrize("extra", ["", "test", "dev", "gguf", "jax", "metrics", "plot"])
+@pytest.mark.parametrize(
+    "extra", ["", "test", "dev", "corpus", "gguf", "jax", "metrics", "plot"]
+)
 def test_the_lock_satisfies_every_requirement(extra):
     pins = {match["name"]: match["version"] for match in PIN.finditer(lock())}
     for item in declared()[extra]:

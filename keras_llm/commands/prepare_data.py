@@ -12,9 +12,10 @@ import sys
 
 from absl import app, flags
 
-from keras_llm.commands import _text_flags
+from keras_llm.commands import _engine_flags, _text_flags
 
 flags.adopt_module_key_flags(_text_flags)
+flags.adopt_module_key_flags(_engine_flags)
 
 _INPUT = flags.DEFINE_multi_string(
     "input", None, "File, folder or glob to read; may be repeated.", required=True
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> None:
     total = None if packed else sum(path.stat().st_size for path in files)
     # Ended from outside, it leaves as an error does: no half-written folder stays.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    engine = _engine_flags.given()
     tokenizer = tokenizers.load(_TOKENIZER.value)
     with tqdm(
         total=total, unit="B", unit_scale=True, desc="prepare", disable=None
@@ -68,6 +70,7 @@ def main(argv: list[str]) -> None:
             config,
             shard_tokens=_SHARD_TOKENS.value,
             progress=lambda read: bar.update(read.num_bytes - bar.n),
+            engine=engine,
         )
     _print_summary(summary)
 

@@ -15,6 +15,7 @@ from keras_llm.data.batches import (
 from keras_llm.data.config import DataConfig, DataError, TextConfig
 from keras_llm.data.corpus import load_splits, load_tokens, prepared_folder
 from keras_llm.data.documents import read_documents
+from keras_llm.data.engines import Dask, Engine, Local
 from keras_llm.data.example_batches import (
     EncodedExamples,
     ExampleBatches,
@@ -36,13 +37,16 @@ from keras_llm.data.token_store import (
 
 __all__ = [
     "CorruptRecordError",
+    "Dask",
     "DataConfig",
     "DataError",
     "EncodedExamples",
     "EndlessBatches",
+    "Engine",
     "Example",
     "ExampleBatches",
     "FiniteBatches",
+    "Local",
     "MemoryTokens",
     "PreparedCorpus",
     "PreparedSummary",

@@ -3,14 +3,14 @@
 import hashlib
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from keras_llm.data.config import DataError, TextConfig
 from keras_llm.data.documents import Piece, ReadCounts, read_pieces
-from keras_llm.data.splits import TRAIN, VALID, choose_split
+from keras_llm.data.splits import TRAIN, VALID, Split, choose_split
 from keras_llm.data.token_store import TokenCounts
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def encode_files(
     config: TextConfig,
     sinks: dict[str, TokenSink],
     progress: Progress | None = None,
+    split: Split | None = None,
 ) -> tuple[dict[str, TokenCounts], ReadCounts]:
     """Streams a corpus through the tokenizer into one sink for each part.
 
@@ -98,6 +99,7 @@ def encode_files(
         config: How to read and split.
         sinks: "train", and "valid" if validation text is to be held back.
         progress: Called after every piece with what has been read.
+        split: What is held back; None chooses by these files.
 
     Returns:
         The counts of each part, and those of the text read.
@@ -105,7 +107,9 @@ def encode_files(
     encode = _Encoder(tokenizer, config.add_separators)
     parts = {name: _Part(sink) for name, sink in sinks.items()}
     read = ReadCounts()
-    for name, piece in _routed(files, config, read, hold_back=VALID in parts):
+    if split is None:
+        split = choose_split(files, config) if VALID in parts else Split()
+    for name, piece in split.route(read_pieces(files, config, read)):
         part = parts[name]
         part.add(piece)
         if part.waiting_bytes >= _CALL_BYTES:
@@ -133,15 +137,6 @@ def check_not_empty(counts: TokenCounts, files: list[pathlib.Path], name: str) -
         f"{len(files)} file(s) ({shown}). Raise `valid_fraction`, set it to 0, or "
         "give a validation text."
     )
-
-
-def _routed(
-    files: list[pathlib.Path], config: TextConfig, read: ReadCounts, hold_back: bool
-) -> Iterator[tuple[str, Piece]]:
-    pieces = read_pieces(files, config, read)
-    if hold_back:
-        return choose_split(files, config).route(pieces)
-    return ((TRAIN, piece) for piece in pieces)
 
 
 class _Encoder:

@@ -11,11 +11,14 @@ from keras_llm.core import checks, folders
 from keras_llm.data.config import TextConfig
 from keras_llm.data.encoding import (
     Progress,
+    TokenSink,
     check_not_empty,
     encode_files,
     token_dtype,
     tokenizer_fingerprint,
 )
+from keras_llm.data.engines import Engine
+from keras_llm.data.parallel_encoding import encode_on
 from keras_llm.data.prepared import DESCRIPTION, KIND, VERSION
 from keras_llm.data.records import RecordFormat
 from keras_llm.data.sources import Patterns, find_files
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 _RECORD_TOKENS = 2048
 _SHARD_TOKENS = 2**27
+_WORK = ".work"  # Under the folder while it is made.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +96,7 @@ def prepare(
     shard_tokens: int = _SHARD_TOKENS,
     record_tokens: int = _RECORD_TOKENS,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> PreparedSummary:
     """Tokenises a corpus once, into a folder to train and evaluate on.
 
@@ -107,6 +112,7 @@ def prepare(
         shard_tokens: Tokens a shard, rounded down to whole records.
         record_tokens: Tokens a record, the unit that is read and checked.
         progress: Called now and then with what has been read.
+        engine: Encodes the files apart; None does so here. The folder is the same.
 
     Raises:
         DataError: No text, or text that cannot be used.
@@ -127,7 +133,14 @@ def prepare(
             )
             for name in names
         }
-        counts, read = encode_files(files, tokenizer, config, dict(writers), progress)
+        sinks: dict[str, TokenSink] = dict(writers)
+        if engine is None:
+            counts, read = encode_files(files, tokenizer, config, sinks, progress)
+        else:
+            work = folder / _WORK
+            counts, read = encode_on(
+                engine, files, tokenizer, config, sinks, work, progress
+            )
         for name in names:
             check_not_empty(counts[name], files, name)
         tokenizer.save(str(folder / "tokenizer"))

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_llm.core import checks, folders
 from keras_llm.data.config import TextConfig
+from keras_llm.data.documents import ReadCounts
 from keras_llm.data.encoding import (
     Progress,
     TokenSink,
@@ -134,29 +135,18 @@ def prepare(
             for name in names
         }
         sinks: dict[str, TokenSink] = dict(writers)
+        what = (files, tokenizer, config, sinks)
         if engine is None:
-            counts, read = encode_files(files, tokenizer, config, sinks, progress)
+            counts, read = encode_files(*what, progress)
         else:
-            work = folder / _WORK
-            counts, read = encode_on(
-                engine, files, tokenizer, config, sinks, work, progress
-            )
+            counts, read = encode_on(engine, *what, folder / _WORK, progress)
         for name in names:
             check_not_empty(counts[name], files, name)
         tokenizer.save(str(folder / "tokenizer"))
-        description = {
-            "kind": KIND,
-            "version": VERSION,
-            "config": config.to_dict(),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "separator_id": tokenizer.special_ids["end"],
-            "token_type": dtype.name,
-            "record_tokens": record_tokens,
-            "empty_documents": read.empty_documents,
-            "parts": {
-                name: {**dataclasses.asdict(counts[name]), "shards": writer.close()}
-                for name, writer in writers.items()
-            },
+        description = _described(tokenizer, config, record_tokens, read)
+        description["parts"] = {
+            name: {**dataclasses.asdict(counts[name]), "shards": writer.close()}
+            for name, writer in writers.items()
         }
         folders.write_json(folder / DESCRIPTION, description)
         folders.write_manifest(folder)
@@ -166,3 +156,19 @@ def prepare(
         read.empty_documents,
         sum(len(writer.shards) for writer in writers.values()),
     )
+
+
+def _described(
+    tokenizer: "Tokenizer", config: TextConfig, record_tokens: int, read: ReadCounts
+) -> dict[str, Any]:
+    """Returns what a description says besides its parts."""
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "config": config.to_dict(),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "separator_id": tokenizer.special_ids["end"],
+        "token_type": token_dtype(tokenizer.vocab_size).name,
+        "record_tokens": record_tokens,
+        "empty_documents": read.empty_documents,
+    }

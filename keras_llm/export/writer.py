@@ -20,6 +20,7 @@ from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
 from keras_llm.export.card import card
 from keras_llm.export.servable import Servable
 from keras_llm.export.servables import servable
+from keras_llm.export.shared_nodes import share_nodes
 from keras_llm.export.verify import verify as verify_export
 
 DTYPES = tuple(TOLERANCES)
@@ -117,6 +118,7 @@ def _save(subject: Servable, folder: pathlib.Path) -> None:
     root = tf.Module()
     root.weights = [weight.value for weight in subject.weights]
     tf.saved_model.save(root, folder, subject.signatures(), options)
+    share_nodes(folder)
 
 
 def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):

@@ -1,10 +1,12 @@
 """Which axis of which weight is cut, for every architecture with blocks."""
 
+import types
+
 import keras
 import pytest
 
 from keras_llm import models
-from keras_llm.models import skeleton
+from keras_llm.models import sharding, skeleton
 
 SIZES = {"vocab_size": 66, "width": 12, "num_heads": 3, "num_layers": 1}
 
@@ -22,7 +24,10 @@ class Mesh:
 @pytest.fixture
 def layouts(monkeypatch):
     """Returns a function from config and parts to weight: its axes."""
-    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    # The layout alone is to take the backend for JAX, not the layers that it looks at.
+    view = types.SimpleNamespace(**vars(keras))
+    view.config = types.SimpleNamespace(backend=lambda: "jax")
+    monkeypatch.setattr(sharding, "keras", view)
 
     def found(config, parts):
         layout = models.layout_map(config, Mesh(parts))

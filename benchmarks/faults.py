@@ -100,7 +100,7 @@ def _newest_step(run_dir: pathlib.Path) -> int:
 
 
 def _differing(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
-    first, second = _losses(whole), _losses(killed)
+    first, second = losses(whole), losses(killed)
     failures = [
         f"step {step}: {first.get(step)} and {second.get(step)}"
         for step in sorted(first.keys() | second.keys())
@@ -112,7 +112,8 @@ def _differing(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
     return failures
 
 
-def _losses(run_dir: pathlib.Path) -> dict[int, float]:
+def losses(run_dir: pathlib.Path) -> dict[int, float]:
+    """Returns the logged loss of each step of a run."""
     lines = read_metrics(run_dir / "metrics.jsonl")
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 

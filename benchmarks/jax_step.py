@@ -13,8 +13,12 @@ import argparse
 import functools
 import json
 import os
+import pathlib
 import statistics
+import sys
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 os.environ["KERAS_BACKEND"] = "jax"  # Before Keras is imported.
 
@@ -194,9 +198,9 @@ def main():
     rate = own_rate(config, shape, given.dtype, given.repeats)
     work = models.flops_per_token(config, given.context)
     figures |= {
-        "product_teraflops": round(peak / 1e12, 2),
+        "product_teraflops": float(f"{peak / 1e12:.4g}"),
         "tokens_per_second": round(rate),
-        "share_of_product": round(rate * work / peak, 3),
+        "share_of_product": float(f"{rate * work / peak:.3g}"),
     }
     if given.peer:
         for name, compiled in (("peer", False), ("peer_compiled", True)):

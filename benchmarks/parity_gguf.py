@@ -13,10 +13,12 @@ Then: python benchmarks/parity_gguf.py compare --model=models/smol --file=peer.n
 import argparse
 import json
 import pathlib
+import sys
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 CONTINUED, NEW_TOKENS = 50, 40
 CAPACITY = 1_280
 

@@ -1,10 +1,13 @@
 """The benchmarks run, at sizes that say nothing of speed."""
 
+import json
 import math
 import pathlib
 import random
 import re
 import runpy
+import subprocess
+import sys
 
 import pytest
 
@@ -96,6 +99,21 @@ def test_lstm():
 def test_peers_are_python(path):
     # What they import is not in this environment, or takes seconds.
     compile(path.read_text("utf-8"), path.name, "exec")
+
+
+def test_a_step_on_jax():
+    flags = ["rows=2", "context=8", "vocabulary=50", "width=12", "layers=2"]
+    flags += ["heads=3", "product=16", "repeats=1", "dtype=float32"]
+    # Python anew: a fork of what has imported Keras has its backend already.
+    done = subprocess.run(
+        [sys.executable, PEERS / "jax_step.py", "--check", *(f"--{f}" for f in flags)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout.splitlines()[-1])
+    positive([row], "tokens_per_second", "product_teraflops", "share_of_product")
+    assert set(row["differences"]) == {"logits", "loss", "norm"}
 
 
 # Kills of a whole run in small number: tests/training/test_kills.py.

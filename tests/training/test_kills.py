@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.faults import Array, losses
 from keras_llm import models, training
 from keras_llm.training import Checkpoints, RunState
 from keras_llm.training.run_folder import RunFolder
@@ -33,20 +34,6 @@ def get_config():
             log_every=1, eval_every=25, save_every=10, max_steps_per_call=3),
     )
 """
-
-
-class Array:
-    """A variable, as far as a checkpoint asks."""
-
-    def __init__(self, value):
-        self.value = np.array(value)
-        self.shape = self.value.shape
-
-    def numpy(self):
-        return self.value
-
-    def assign(self, value):
-        self.value = value
 
 
 def save_until_killed(folder, first):
@@ -131,14 +118,6 @@ def test_going_on_mends_a_model_folder_that_a_kill_left_aside(tmp_path, experime
         (tmp_path / name).mkdir()
     folder.go_on(experiment)
     assert sorted(os.listdir(tmp_path)) == ["best", "config.json"]
-
-
-def losses(run_dir):
-    return {
-        line["step"]: line["loss"]
-        for line in training.read_metrics(run_dir / "metrics.jsonl")
-        if "loss" in line
-    }
 
 
 def start(folder, texts, *flags):

@@ -10,6 +10,7 @@ order and the config, and not on the engine.
 import collections
 import dataclasses
 import gzip
+import itertools
 import json
 import os
 import pathlib
@@ -32,6 +33,7 @@ from keras_llm.data.sources import Patterns, find_files
 
 REPORT = "report.json"
 _WORK = ".work"
+_REASONS = ("", "exact duplicate", "near duplicate")  # By the mark of a document.
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 200
 
@@ -64,8 +66,10 @@ class CleaningReport:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _EXAMPLES:
-            # Personal data were scrubbed from duplicates alone by now.
-            examples.append(scrub(text[:_EXAMPLE_CHARACTERS])[0])
+            # Personal data were scrubbed from duplicates alone by now. Cut afterwards,
+            # or half of an address would be left.
+            head = scrub(text[: 10 * _EXAMPLE_CHARACTERS])[0]
+            examples.append(head[:_EXAMPLE_CHARACTERS])
 
     def add(self, other: "CleaningReport") -> None:
         """Adds what became of the corpus' next part."""
@@ -112,6 +116,7 @@ def clean_corpus(
     folders.check_absent(out)
     parts = _parts(find_files(patterns), config.shard_bytes)
     _check_libraries(config)
+    tell = _teller(progress, parts)
     with folders.new_folder(out) as folder, engine or Local() as running:
         work = folder / _WORK
         work.mkdir()
@@ -119,14 +124,14 @@ def clean_corpus(
         clean = _Clean(config, text, work)
         for index, found in enumerate(running.map(clean, list(enumerate(parts)))):
             report.add(found)
-            _tell(progress, parts, index)
+            tell(index)
         shards = _mark(len(parts), config, work, report)
         if not shards:
             raise DataError(_nothing_kept(report))
         write = _Write(work, folder)
         for (index, _), found in zip(shards, running.map(write, shards), strict=True):
             report.add(found)
-            _tell(progress, parts, len(parts) + index)
+            tell(len(parts) + index)
         shutil.rmtree(work)
         folders.write_json(
             folder / REPORT,
@@ -162,11 +167,16 @@ def _check_libraries(config: CleaningConfig) -> None:
         NearDuplicates(config.near_similarity, config.num_permutations)
 
 
-def _tell(progress, parts, done):
-    if progress is not None:
-        sizes = [sum(path.stat().st_size for path in part) for part in parts]
-        twice = sizes + sizes
-        progress(sum(twice[: done + 1]), sum(twice))
+def _teller(progress, parts) -> Callable[[int], None]:
+    """Returns the function that tells that task i of two times all parts is done."""
+    sizes = [sum(path.stat().st_size for path in part) for part in parts]
+    done = list(itertools.accumulate(sizes + sizes))
+
+    def tell(index: int) -> None:
+        if progress is not None:
+            progress(done[index], done[-1])
+
+    return tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,36 +268,37 @@ def _mark(
         near = NearDuplicates(config.near_similarity, config.num_permutations)
     shards: list[tuple[int, int]] = []
     for index in range(num_parts):
-        reasons = []
+        marks = []
         with np.load(work / f"{index}.npz") as file:
             digests, signatures = file["digests"], file["signatures"]
         for row, key in enumerate(digests):
             key = key.tobytes()
             if config.duplicates != "keep" and key in seen:
-                reasons.append("exact duplicate")
+                marks.append(_REASONS.index("exact duplicate"))
             elif near is not None and not near.is_new(signatures[row]):
-                reasons.append("near duplicate")
+                marks.append(_REASONS.index("near duplicate"))
             else:
                 seen.add(key)
-                reasons.append("")
-        folders.write_json(work / f"{index}.json", reasons)
-        if "" in reasons:
+                marks.append(0)
+        np.save(work / f"{index}.npy", np.array(marks, "uint8"))
+        if 0 in marks:
             shards.append((index, len(shards)))
         else:
-            report.add(_sort_out(work, index, reasons, keep=len))
+            report.add(_sort_out(work, index, keep=len))
     return shards
 
 
 def _sort_out(
-    work: pathlib.Path, index: int, reasons: list[str], keep: Callable[[str], Any]
+    work: pathlib.Path, index: int, keep: Callable[[str], Any]
 ) -> CleaningReport:
     """Keeps a part's unmarked documents, and returns what became of all of them."""
     report = CleaningReport()
+    marks = np.load(work / f"{index}.npy")
     with open(work / f"{index}.jsonl", encoding="utf-8") as file:
-        for reason, line in zip(reasons, file, strict=True):
+        for mark, line in zip(marks, file, strict=True):
             text = json.loads(line)["text"]
-            if reason:
-                report.leave_out(reason, text)
+            if mark:
+                report.leave_out(_REASONS[mark], text)
                 continue
             keep(line)
             report.kept += 1
@@ -304,13 +315,12 @@ class _Write:
 
     def __call__(self, item: tuple[int, int]) -> CleaningReport:
         index, shard = item
-        reasons = folders.read_json(self.work / f"{index}.json")
         target = self.folder / f"text-{shard:05d}.jsonl.gz"
         with folders.replaced_file(target) as path, open(path, "wb") as raw:
             # Neither a name nor a time in the header: equal text, equal bytes.
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
                 return _sort_out(
-                    self.work, index, reasons, lambda line: file.write(line.encode())
+                    self.work, index, lambda line: file.write(line.encode())
                 )
 
 

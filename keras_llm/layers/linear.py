@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_llm.core import checks
+from keras_llm.layers.low_rank_adapter import LowRankAdapter
 from keras_llm.ops import products
 
 
@@ -41,6 +42,8 @@ class Linear(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
         self.packed = None
+        # Without weights, and not called, unless `models.add_adapter` starts it.
+        self.adapter = LowRankAdapter(name="adapter", dtype=self.dtype_policy)
 
     def build(self, x_shape):
         """Makes `kernel` [D, out_dim] and `bias` [out_dim]."""
@@ -57,8 +60,8 @@ class Linear(keras.layers.Layer):
 
     def call(self, x):
         """Returns [..., out_dim]."""
-        if self.packed is not None:
-            y = self.packed(x)
+        if self.packed is not None or self.adapter.started:
+            y = self._product(x)
             return y if self.bias is None else ops.add(y, self.bias)
         if self.bias is None:
             return ops.matmul(x, self.kernel)
@@ -67,8 +70,24 @@ class Linear(keras.layers.Layer):
         y = ops.matmul(ops.reshape(x, (-1, width)), self.kernel) + self.bias
         return ops.reshape(y, (*outer, self.out_dim))
 
+    def _product(self, x):
+        """Returns [..., out_dim] without the bias, by the ways that are set by hand."""
+        if self.packed is not None:
+            return self.packed(x)
+        kernel = ops.convert_to_tensor(self.kernel)
+        return self.adapter(x, ops.matmul(x, kernel), kernel)
+
     def pack(self):
-        """Multiplies by a packed copy of the kernel from now on."""
+        """Multiplies by a packed copy of the kernel from now on.
+
+        Raises:
+            ValueError: The layer has an adapter, which a copy would leave out.
+        """
+        if self.adapter.started:
+            raise ValueError(
+                "A kernel is packed without an adapter beside it. Received: "
+                f"{self.path}, which has one. Merge it first: models.merged(model)."
+            )
         self.packed = PackedKernel(self)
 
     def unpack(self):

@@ -1,5 +1,13 @@
 """One file per architecture: config, functional builder, decoder."""
 
+from keras_llm.models.adapters import (
+    AdapterConfig,
+    adapter_weights,
+    add_adapter,
+    has_adapter,
+    load_adapter,
+    save_adapter,
+)
 from keras_llm.models.architectures import (
     ARCHITECTURES,
     build,
@@ -17,6 +25,7 @@ from keras_llm.models.folder import (
     load_config,
     load_tokenizer,
     load_weights,
+    merged,
     open_values,
     save,
     save_values,
@@ -39,6 +48,7 @@ from keras_llm.models.transfer import transfer_weights
 
 __all__ = [
     "ARCHITECTURES",
+    "AdapterConfig",
     "BertConfig",
     "ElectraConfig",
     "GPT2Config",
@@ -57,6 +67,8 @@ __all__ = [
     "T5Decoder",
     "TextVAEConfig",
     "TextVAEDecoder",
+    "adapter_weights",
+    "add_adapter",
     "build",
     "build_bert",
     "build_electra",
@@ -72,14 +84,18 @@ __all__ = [
     "decoder",
     "discriminator",
     "flops_per_token",
+    "has_adapter",
     "has_tokenizer",
     "layout_map",
     "load",
+    "load_adapter",
     "load_config",
     "load_tokenizer",
     "load_weights",
+    "merged",
     "open_values",
     "save",
+    "save_adapter",
     "save_values",
     "skeleton",
     "split_head",

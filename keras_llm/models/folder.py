@@ -22,6 +22,7 @@ from keras_llm.core import (
     write_manifest,
     write_tensors,
 )
+from keras_llm.models import adapters
 from keras_llm.models.architectures import (
     architecture,
     build,
@@ -51,9 +52,15 @@ def save(model: keras.Model, folder: Path, tokenizer: Any = None) -> None:
         tokenizer: The tokenizer that made its ids, or None to save none.
 
     Raises:
+        ValueError: The model has an adapter: it is merged first, or saved alone.
         FileExistsError: `folder` exists.
         core.DiskFullError: The disk is full.
     """
+    if adapters.has_adapter(model):
+        raise ValueError(
+            "A model folder holds a plain model. Received: a model with an adapter. "
+            "Save models.merged(model), or the adapter alone by models.save_adapter."
+        )
     values = (
         (weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights
     )
@@ -102,13 +109,13 @@ def save_values(
 
 
 def load_config(folder: Path) -> Any:
-    """Returns the config of a model folder.
+    """Returns the config of a model folder, or of the model that an adapter is of.
 
     Raises:
         FileNotFoundError: There is no config.
         ValueError: It is malformed, or of an architecture that is not known.
     """
-    path = pathlib.Path(folder) / _CONFIG
+    path = _model_folder(folder) / _CONFIG
     values = read_json(path)
     if not isinstance(values, dict) or not {"architecture", "config"} <= set(values):
         raise ValueError(
@@ -119,20 +126,44 @@ def load_config(folder: Path) -> Any:
 
 
 def load(folder: Path, dtype: Any = None) -> keras.Model:
-    """Reads a model folder.
+    """Reads a model folder, or an adapter's folder with the model that it is of.
 
     Args:
-        folder: Written by `save`. Its card, `README.md`, may have been edited.
+        folder: Written by `save`. Its card, `README.md`, may have been edited. Of one
+            written by `save_adapter`, the base is read, and the adapter merged.
         dtype: A dtype or policy for every layer; None for Keras' global policy.
 
     Raises:
         FileNotFoundError: There is no such folder, or it is of another kind.
         core.CorruptFolderError: A file differs from the manifest, or the weights
             do not fit the config; the message names the file or the weight.
+        ValueError: The adapter's base holds other weights than it did.
     """
+    if adapters.is_adapter_folder(folder):
+        model = load(adapters.base_folder(folder), dtype)
+        adapters.merge_folder(model, folder)
+        return model
     model = build(_checked_config(folder), dtype)
     load_weights(model, pathlib.Path(folder) / _WEIGHTS)
     return model
+
+
+def merged(model: keras.Model) -> keras.Model:
+    """Returns the plain model that does the same as one with an adapter.
+
+    >>> from keras_llm import models
+    >>> config = models.GPT2Config(vocab_size=11, width=8, num_layers=1, num_heads=2)
+    >>> model = models.build(config)
+    >>> before = len(model.weights)
+    >>> models.add_adapter(model, models.AdapterConfig(rank=2))
+    >>> len(model.weights) - before, len(models.merged(model).weights) - before
+    (8, 0)
+    """
+    plain = build(model.config, model.dtype_policy)
+    values = dict(adapters.merged_values(model))
+    for weight in plain.weights:
+        weight.assign(values[weight.path])
+    return plain
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
@@ -190,7 +221,7 @@ def _open(model, path):
 
 def has_tokenizer(folder: Path) -> bool:
     """Returns whether a model folder holds a tokenizer."""
-    return (pathlib.Path(folder) / _TOKENIZER).is_dir()
+    return (_model_folder(folder) / _TOKENIZER).is_dir()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -205,7 +236,14 @@ def load_tokenizer(folder: Path) -> Any:
         raise FileNotFoundError(
             f"This model was saved without a tokenizer. Received: {folder}."
         )
-    return tokenizers.load(pathlib.Path(folder) / _TOKENIZER)
+    return tokenizers.load(_model_folder(folder) / _TOKENIZER)
+
+
+def _model_folder(folder):
+    """Returns the folder itself, or the one that an adapter's belongs to."""
+    if adapters.is_adapter_folder(folder):
+        return adapters.base_folder(folder)
+    return pathlib.Path(folder)
 
 
 def _check_is_model_folder(root):

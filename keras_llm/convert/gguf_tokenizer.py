@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_llm.convert.byte_bpe_files import MARKUP, byte_bpe
+from keras_llm.convert.chat_templates import adopt_template
 from keras_llm.convert.family import UnsupportedModelError
 from keras_llm.core import CorruptFolderError
 from keras_llm.tokenizers import ByteBPETokenizer
 
 _PREFIX = "tokenizer.ggml."
+_TEMPLATE = "tokenizer.chat_template"
 # How llama.cpp names a pre-split, and what it is here.
 _SPLITS: dict[str, dict[str, Any]] = {
     "gpt-2": {"split": "gpt2"},
@@ -69,7 +71,7 @@ def read_tokenizer(
                 f"or a mark in angle brackets. Received: {token!r} in {path}. Import "
                 "the model without its tokenizer."
             )
-    return byte_bpe(
+    tokenizer = byte_bpe(
         path,
         {role: own.get(name) for role, name in _ROLES.items()},
         {token: number for number, token in enumerate(tokens)},
@@ -77,3 +79,5 @@ def read_tokenizer(
         {t for t, k in zip(tokens, kinds, strict=True) if k in (_UNKNOWN, _CONTROL)},
         **_SPLITS[own["pre"]],
     )
+    adopt_template(tokenizer, settings.get(_TEMPLATE), path)
+    return tokenizer

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_llm.convert import byte_bpe_files, wordpiece_files
+from keras_llm.convert.chat_templates import adopt_template
 from keras_llm.convert.family import UnsupportedModelError
 from keras_llm.convert.safetensors_folder import plain_file
 from keras_llm.core import CorruptFolderError, read_json, write_json
@@ -24,6 +25,7 @@ from keras_llm.tokenizers import (
 _FAST, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _SENTENCEPIECE = ("spiece.model", "tokenizer.model")
 _WORDPIECE = "vocab.txt"
+_TEMPLATE = "chat_template.jinja"
 _VOCABULARY, _MERGES = "vocab.json", "merges.txt"
 _CLASSES = {
     _WORDPIECE: ("BertTokenizer", "ElectraTokenizer"),
@@ -46,12 +48,22 @@ def read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer
         ValueError: What the tokenizer itself refuses.
     """
     try:
-        return _read(folder, config)
+        tokenizer = _read(folder, config)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise CorruptFolderError(
             f"The tokenizer's files in {folder} are malformed: "
             f"{type(error).__name__} {error}."
         ) from error
+    if tokenizer is not None:
+        adopt_template(tokenizer, _template(folder), folder)
+    return tokenizer
+
+
+def _template(folder: pathlib.Path) -> Any:
+    """Returns the chat template beside a tokenizer, or None."""
+    if _is_there(folder, _TEMPLATE):
+        return plain_file(folder, _TEMPLATE).read_text("utf-8")
+    return _settings(folder).get("chat_template")
 
 
 def checked_tokenizer(

@@ -9,7 +9,22 @@ from keras_llm.generation.parameters import Parameters
 
 _FLOATS = tf.TensorSpec([None], tf.float32)
 _NEW_TOKENS = 12
+_CHAT_TOKENS = 6
 _PROMPTS = ("", "The", "Call me Ishmael.", "一二三，café 🙂\n\t  x")
+# Of several messages, and of fewer, which are filled up.
+_ROLES = ("user", "assistant", "user"), ("system", "user", ""), ("user", "", "")
+_CONTENTS = ("Hi", "Yes?", "<|im_end|>"), ("Be kind.", "一 🙂", ""), ("a", "", "")
+_CHAT_EXAMPLE = """
+A conversation, by the signature `chat`:
+
+```bash
+curl -d '{"signature_name": "chat", "instances": [{"roles": ["user"],
+  "contents": ["Who was Ahab?"], "stop": [""], "max_new_tokens": NEW_TOKENS,
+  "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+  "repetition_penalty": 1.0, "seed": 0}]}' \\
+  http://127.0.0.1:8501/v1/models/{name}:predict
+```
+"""
 _EXAMPLE = """```bash
 curl -d '{"instances": ["Once upon a time"]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
@@ -45,6 +60,7 @@ class LanguageModelServable(Servable):
         self._beams = None
         if not self.text_model.decoder.prompt_in_cache:
             self._beams = BeamSearch(model, tokenizer)
+        self._chats = self._beams is None and tokenizer.chat is not None
         self._state = self._state_types()
 
     def functions(self) -> dict[str, Function]:
@@ -56,7 +72,11 @@ class LanguageModelServable(Servable):
         stop = tf.TensorSpec([None, None], tf.string)
         state = self._state_specs()
         beams = {"num_beams": row, "max_new_tokens": row, "length_penalty": _FLOATS}
-        optional = {}
+        optional: dict[str, Function] = {}
+        if self._chats:
+            rows = tf.TensorSpec([None, None], tf.string)
+            said = {"roles": rows, "contents": rows}
+            optional["chat"] = self.chat, {**said, "stop": stop, **knobs}
         if self._beams:
             optional["beam_search"] = self.beam_search, {"prompt": text, **beams}
         rows = {"token_ids": ids, "lengths": row}
@@ -80,6 +100,10 @@ class LanguageModelServable(Servable):
     def generate(self, prompt, stop, **knobs):
         """Continues each prompt by its own parameters."""
         return self.text_model.generate(prompt, Parameters(**knobs), stop)
+
+    def chat(self, roles, contents, stop, **knobs):
+        """Writes the assistant's next reply in each conversation."""
+        return self.text_model.chat(roles, contents, Parameters(**knobs), stop)
 
     def beam_search(self, prompt, num_beams, max_new_tokens, length_penalty):
         """Returns all beams of each prompt, the best first."""
@@ -157,6 +181,9 @@ class LanguageModelServable(Servable):
             inputs = {"prompt": prompt, "max_new_tokens": knobs["max_new_tokens"]}
             inputs |= {"num_beams": tf.constant([2]), "length_penalty": tf.ones(1)}
             optional = [("beam_search", inputs)]
+        if self._chats:
+            said = {"roles": tf.constant([["user"]]), "contents": tf.constant([["a"]])}
+            optional = [("chat", {**said, "stop": tf.constant([[""]]), **knobs})]
         return [
             *optional,
             ("serving_default", {"prompt": prompt}),
@@ -192,6 +219,8 @@ class LanguageModelServable(Servable):
             yield "generate", {key: values[i : i + 1] for key, values in texts.items()}
         yield "generate_ids", {**self._ids(prompts), **columns}
         yield "serving_default", {"prompt": prompts[:1]}
+        if self._chats:
+            yield from self._chat_cases()
         if self._beams:
             widths = [1 + i % 3 for i in range(len(prompts))]
             beams = {"num_beams": widths, "length_penalty": [0.6] * len(prompts)}
@@ -207,7 +236,18 @@ class LanguageModelServable(Servable):
         """Returns commands that ask for a text, with and without the knobs."""
         limit = getattr(self.model.config, "max_positions", None)
         new_tokens = min(32, (limit or 64) // 2)
-        return _EXAMPLE.replace("NEW_TOKENS", str(new_tokens))
+        example = _EXAMPLE + (_CHAT_EXAMPLE if self._chats else "")
+        return example.replace("NEW_TOKENS", str(new_tokens))
+
+    def _chat_cases(self):
+        """Yields conversations of unlike lengths, together and one by one."""
+        roles, contents = ([*map(list, rows)] for rows in (_ROLES, _CONTENTS))
+        knobs = {name: [value] * 3 for name, value in parameters_lib.DEFAULTS.items()}
+        knobs |= {"max_new_tokens": [_CHAT_TOKENS] * 3, "stop": [[""]] * 3}
+        said = {"roles": roles, "contents": contents, **knobs}
+        yield "chat", said
+        for i in range(3):
+            yield "chat", {name: values[i : i + 1] for name, values in said.items()}
 
     def _ids(self, prompts):
         token_ids, lengths = self.text_model.encode_prompt(tf.constant(prompts))

@@ -4,13 +4,14 @@ import codecs
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
 from keras_llm.generation import loop, stopping
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.sequence_to_sequence import make_prompt_model
+from keras_llm.tokenizers import ChatEncoder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,17 +80,39 @@ class Generator:
         check_texts("prompts", prompts)
         request = self._request(prompts, stop, parameters)
         with readable_errors():
-            result = self._generate(*request)
-        return [
-            Generation(
-                text=result["text"][i].numpy().decode(),
-                token_ids=result["token_ids"][i, :count].numpy().tolist(),
-                log_probs=result["log_probs"][i, :count].numpy().tolist(),
-                finish_reason=result["finish_reason"][i].numpy().decode(),
-                prompt_tokens=int(result["prompt_tokens"][i]),
-            )
-            for i, count in enumerate(result["num_tokens"].numpy())
-        ]
+            return _generations(self._generate(*request))
+
+    def chat(self, conversations: Sequence[Sequence[Mapping[str, str]]], **parameters):
+        """Writes the assistant's next reply in each conversation.
+
+        Args:
+            conversations: Lists of messages {"role": ..., "content": ...}: one of the
+                "system" first, if any, then "user" and "assistant" in turn, the user
+                last.
+            **parameters: `stop` and fields of `generation.Parameters`, as in
+                `generate`.
+
+        Returns:
+            A list of `Generation`, one per conversation.
+
+        Raises:
+            ValueError: The tokenizer knows no template; a message of another role or
+                out of turn; or as `generate` does.
+        """
+        ChatEncoder(self.text_model.tokenizer)
+        stop = parameters.pop("stop", ())
+        roles, contents = (
+            _filled_up([[message[name] for message in row] for row in conversations])
+            for name in ("role", "content")
+        )
+        knobs = parameters_lib.make(len(conversations), **parameters)
+        stops = stop_rows(stop, len(conversations))
+        with readable_errors():
+            return _generations(self._chat(roles, contents, knobs, stops))
+
+    @functools.cached_property
+    def _chat(self):
+        return tf.function(self.text_model.chat, autograph=False, reduce_retracing=True)
 
     def score(self, prompts: Sequence[str | bytes], completions: Sequence[str | bytes]):
         """Returns log probability, tokens and bits per byte of each completion.
@@ -169,6 +192,26 @@ class Generator:
         return loop.advance(self.text_model.decoder, state, request)
 
 
+def _generations(result):
+    return [
+        Generation(
+            text=result["text"][i].numpy().decode(),
+            token_ids=result["token_ids"][i, :count].numpy().tolist(),
+            log_probs=result["log_probs"][i, :count].numpy().tolist(),
+            finish_reason=result["finish_reason"][i].numpy().decode(),
+            prompt_tokens=int(result["prompt_tokens"][i]),
+        )
+        for i, count in enumerate(result["num_tokens"].numpy())
+    ]
+
+
+def _filled_up(rows):
+    """Returns string [B, M], "" where a row has fewer."""
+    most = max(map(len, rows), default=0)
+    padded = [row + [""] * (most - len(row)) for row in rows]
+    return tf.constant(padded, tf.string, [len(rows), most])
+
+
 @contextlib.contextmanager
 def readable_errors():
     """Turns a failed check of the graph into a ValueError with its message."""
@@ -200,9 +243,7 @@ def stop_rows(stop, batch):
                 "`stop` must hold strings, or one list of strings per prompt. "
                 f"Received: {len(rows)} lists for {batch} prompts."
             )
-    most = max((len(row) for row in rows), default=0)
-    padded = [row + [""] * (most - len(row)) for row in rows]
-    return tf.constant(padded, tf.string, [batch, most])
+    return _filled_up(rows)
 
 
 def _hold_back(pieces: Iterator[bytes], stops: list[bytes]) -> Iterator[str]:

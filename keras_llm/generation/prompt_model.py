@@ -86,9 +86,13 @@ class PromptModel(abc.ABC):
             tf.errors.InvalidArgumentError: When run, on a value out of range.
         """
         token_ids, lengths = self.encode_prompt(prompt)
+        return self.continued(token_ids, lengths, parameters, stop)
+
+    def continued(self, token_ids, lengths, parameters: Parameters, stop):
+        """Continues prompts given as ids, as `generate` does those given as text."""
         parameters = parameters_lib.with_room(parameters, self.room(lengths))
         parameters = self.check(parameters, lengths)
-        same_rows = parameters_lib.require_rows("stop", stop, prompt)
+        same_rows = parameters_lib.require_rows("stop", stop, lengths)
         with tf.control_dependencies([same_rows]):
             stops = stopping.parse(tf.identity(stop), self.bucket)
         state = self._bucketed(token_ids, lengths, parameters, stops)

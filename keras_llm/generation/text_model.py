@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.prompt_model import PromptModel, right_padded, scores
+from keras_llm.tokenizers import ChatEncoder
 
 
 class TextModel(PromptModel):
@@ -12,6 +13,29 @@ class TextModel(PromptModel):
     Prompt and continuation are one text: together they hold `limit` tokens at most.
     A prompt without tokens starts from the end token, as a new document does.
     """
+
+    def chat(self, roles, contents, parameters, stop):
+        """Writes the assistant's next reply in each conversation.
+
+        Args:
+            roles: String [B, M]; see `tokenizers.ChatEncoder.prompts`.
+            contents: String [B, M].
+            parameters: The knobs, one value per row.
+            stop: String [B, S], as in `generate`.
+
+        Returns:
+            What `generate` returns.
+
+        Raises:
+            ValueError: The tokenizer knows no template.
+            tf.errors.InvalidArgumentError: When run, on a role or a value out of
+                range, or a conversation that leaves no room for a reply.
+        """
+        encoder = ChatEncoder(self.tokenizer)
+        with tf.control_dependencies([self.require_short("contents", contents)]):
+            rows = encoder.prompts(roles, tf.identity(contents))
+        lengths = tf.cast(rows.row_lengths(), tf.int32)
+        return self.continued(right_padded(rows, 1), lengths, parameters, stop)
 
     def room(self, prompt_tokens):
         """Returns what the prompt leaves of the limit."""

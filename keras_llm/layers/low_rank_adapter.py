@@ -74,7 +74,9 @@ class LowRankAdapter(keras.layers.Layer):
         with contextlib.ExitStack() as scopes:
             for name in filter(None, path.split("/")):
                 scopes.enter_context(keras.name_scope(name))
-            self.dropout = Dropout(dropout, seed, name="dropout")
+            self.dropout = Dropout(
+                dropout, seed, name="dropout", dtype=self.dtype_policy
+            )
             self.build((in_dim, rank, out_dim), seed)
         if has_magnitude:
             self.magnitude.assign(low_rank.column_lengths(kernel))

@@ -262,7 +262,7 @@ def merge_folder(model: keras.Model, folder: Path) -> None:
     """
     config = AdapterConfig.from_dict(_description(folder)["adapter"])
     targets = _targets(model, config.targets)
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for path, linear in targets.items():
         in_dim, out_dim = linear.kernel.shape
         shapes[f"{path}/adapter/down"] = (in_dim, config.rank)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm.core import read_json, write_json
+from keras_llm.tokenizers.chat import ChatFormat
 
 FORMAT = 1
 FILE_NAME = "tokenizer.json"
@@ -40,6 +41,7 @@ class Tokenizer(tf.Module, abc.ABC):
         self.token_bytes = np.empty(len(token_bytes), object)
         self.token_bytes[:] = token_bytes
         self.vocab_size = len(token_bytes)
+        self._chat: ChatFormat | None = None
         if "end" not in special_ids:
             raise ValueError(
                 'A tokenizer needs a special id for the role "end", which separates '
@@ -68,6 +70,28 @@ class Tokenizer(tf.Module, abc.ABC):
     def end_id(self) -> int:
         """The id that separates documents and ends a generated text."""
         return self.special_ids["end"]
+
+    @property
+    def chat(self) -> ChatFormat | None:
+        """How a chat model reads conversations; None for other models."""
+        return self._chat
+
+    def use_chat(self, chat: ChatFormat) -> None:
+        """Takes a chat model's template, which is saved with the tokenizer.
+
+        Raises:
+            ValueError: One of its ids is not special, or the end is not what closes a
+                message, so that a reply would not end.
+        """
+        special = set(self.special_ids.values())
+        wrong = [number for number in chat.special_ids if number not in special]
+        if wrong or chat.close_ids != (self.end_id,):
+            raise ValueError(
+                "A template's ids must be special ones, and the end of a text must "
+                f"close a message. Received: the ids {wrong} that are not special, "
+                f"close_ids={chat.close_ids}, end={self.end_id}."
+            )
+        self._chat = chat
 
     def encode(self, strings: Any) -> tf.RaggedTensor | tf.Tensor:
         """Turns text into ids; never yields a special id.
@@ -159,6 +183,7 @@ class Tokenizer(tf.Module, abc.ABC):
                 "kind": self.kind,
                 "vocab_size": self.vocab_size,
                 "special_ids": self.special_ids,
+                **({"chat": self.chat.to_dict()} if self.chat else {}),
                 **self._description(),
             },
         )
@@ -194,6 +219,8 @@ class Tokenizer(tf.Module, abc.ABC):
                     f"{name} is {description.get(name)!r} there, but the vocabulary "
                     f"gives {getattr(tokenizer, name)!r}."
                 )
+        if "chat" in description:
+            tokenizer.use_chat(ChatFormat.from_dict(description["chat"]))
         return tokenizer
 
     @classmethod

@@ -26,6 +26,7 @@ from keras_llm.training.summary import Summary
 from keras_llm.training.task import Objective, Task
 from keras_llm.training.tasks import (
     TASKS,
+    Chat,
     Classification,
     LanguageModel,
     MaskedLanguageModel,
@@ -46,6 +47,7 @@ from keras_llm.training.validation import (
 __all__ = [
     "Agreement",
     "Checkpoints",
+    "Chat",
     "Classification",
     "EXIT_CODE",
     "Experiment",

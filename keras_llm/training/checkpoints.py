@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from keras_llm import models
 from keras_llm.core import (
     CorruptFolderError,
     DiskFullError,
@@ -175,9 +176,13 @@ def named_arrays(
     """Returns every variable that decides how a run goes on, by a stable name.
 
     Weights (`model/…`), the states of the random generators (`random/…`), the
-    optimizer's slots (`first_moment/…` and so on) and count, and `further` ones.
+    optimizer's slots (`first_moment/…` and so on) and count, and `further` ones. Of a
+    model with an adapter the frozen weights are left out: they stay where they are.
     """
-    arrays: dict[str, Any] = {f"model/{w.path}": w for w in model.weights}
+    own = model.weights
+    if models.has_adapter(model):
+        own = models.adapter_weights(model)
+    arrays: dict[str, Any] = {f"model/{w.path}": w for w in own}
     weights = {id(weight) for weight in model.weights}
     # Neither `weights` nor a Keras weights file holds the generators' states.
     states = [v for v in model.variables if id(v) not in weights]

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from keras_llm.core import Config, checks, flattened
 from keras_llm.data import DataConfig
-from keras_llm.models import ARCHITECTURES
+from keras_llm.models import ARCHITECTURES, AdapterConfig
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.task import Task
 from keras_llm.training.tasks import TASKS, LanguageModel
@@ -21,6 +21,8 @@ class Experiment(Config):
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
+    # What alone is learnt, beside the frozen weights of --init; None: all weights.
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self):
         positions = getattr(self.model, "max_positions", None)

@@ -171,10 +171,14 @@ class _Run:
         )
 
     def _start_from(self, init: Any) -> list[str]:
-        """Takes over a model folder's weights where the run begins; says which not."""
-        if init is None or self.checkpoints.paths():
+        """Takes over a model folder's weights; says which not.
+
+        Beside an adapter they are no part of the checkpoints: they are read each time.
+        """
+        adapter = self.inputs.experiment.adapter
+        if init is None or (self.checkpoints.paths() and adapter is None):
             return []
-        note = start_from(self.model, init)
+        note = start_from(self.model, init, adapter, self.config.seed)
         _log.info(note)
         return [note]
 

@@ -201,14 +201,15 @@ def validation_head_loss(model: keras.Model) -> HeadLoss:
 def _head_kernel(model: keras.Model) -> tuple[Any, bool, float] | None:
     """Returns the head's matrix, whether it is the embedding, and a factor on x.
 
-    None where logits are more than that product: a foreign model, a bias.
+    None where logits are more than that product: a foreign model, a bias, an adapter.
     """
     layers = {layer.name: layer for layer in model.layers}
     if "final_norm" not in layers:
         return None
     if "head" in layers:
         head = layers["head"]
-        return None if head.use_bias else (head.kernel, False, 1.0)
+        plain = not (head.use_bias or head.adapter.started)
+        return (head.kernel, False, 1.0) if plain else None
     if "token_embedding" in layers and not layers["token_embedding"].use_output_bias:
         embedding = layers["token_embedding"]
         return embedding.embeddings, True, embedding.logit_scale

@@ -47,6 +47,10 @@ class Progress:
             # What has targets beside sources counts the tokens of both.
             getattr(experiment.task, "target_context", None),
         )
+        if experiment.adapter is not None:
+            # Of the backward pass that of the inputs is left: a kernel's gradient is
+            # not taken, and the adapter's own products are small beside it.
+            self._flops *= 2 / 3
         self._peak = measure_peak_flops(experiment.train.dtype) if shown else None
         in_place = sys.stderr.isatty()
         seconds = 0.1 if in_place else _SECONDS_PER_LINE

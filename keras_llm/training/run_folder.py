@@ -11,11 +11,13 @@ import keras
 from keras_llm import models, tokenizers
 from keras_llm.core import new_folder, read_json, write_json
 from keras_llm.data.encoding import tokenizer_fingerprint
+from keras_llm.models.adapters import weights_sha256
 from keras_llm.training.config import RESUMABLE_FIELDS
 from keras_llm.training.experiment import Experiment
 
 _CONFIG = "config.json"
 _TOKENIZER = "tokenizer"
+_BASE = "base.json"
 
 
 class RunFolder:
@@ -89,9 +91,19 @@ class RunFolder:
                     "back, or start a new run in another folder."
                 )
 
-    def begin(self, experiment: Experiment, tokenizer: Any) -> None:
-        """Makes the folder with config and tokenizer, whole or not at all."""
+    def begin(self, experiment: Experiment, tokenizer: Any, base: Any = None) -> None:
+        """Makes the folder with config and tokenizer, whole or not at all.
+
+        Args:
+            experiment: The run's.
+            tokenizer: The run's.
+            base: The model folder that an adapter is learnt beside; None for none.
+        """
         with new_folder(self.path) as temporary:
+            if base is not None:
+                described = {"folder": os.path.abspath(base)}
+                described["sha256"] = weights_sha256(base)
+                write_json(temporary / _BASE, described)
             write_json(temporary / _CONFIG, experiment.to_dict())
             tokenizer.save(temporary / _TOKENIZER)
 
@@ -105,6 +117,32 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
             for leftover in self.path.glob(f".*{folder.name}.new*"):
                 shutil.rmtree(leftover, ignore_errors=True)
+
+    def base(self, given: Any = None) -> pathlib.Path:
+        """Returns the model folder that this run's adapter is learnt beside.
+
+        Args:
+            given: Where that folder lies now, if it was moved.
+
+        Raises:
+            FileNotFoundError: It is no longer there.
+            ValueError: It holds other weights than the run began with.
+        """
+        described = read_json(self.path / _BASE)
+        folder = pathlib.Path(given or described["folder"])
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                "A run of an adapter goes on beside the model that it began with. "
+                f"Received: {folder}, which is not there. Say where it lies "
+                "(`--init`)."
+            )
+        if weights_sha256(folder) != described["sha256"]:
+            raise ValueError(
+                "A run of an adapter goes on beside the weights that it began with. "
+                f"Received: {folder}, which holds others. Give the same, or start a "
+                "new run."
+            )
+        return folder
 
     def load_tokenizer(self, given: Any = None) -> Any:
         """Returns the run's tokenizer.
@@ -125,14 +163,17 @@ class RunFolder:
     def replace_model(
         self, folder: pathlib.Path, model: keras.Model, tokenizer: Any
     ) -> None:
-        """Saves a model folder in place of the one before.
+        """Saves a model folder, or an adapter's, in place of the one before.
 
         At any moment the old or the new one is on the disk, whole.
         """
         new, old = folder.with_name(f".{folder.name}.new"), _aside(folder)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        models.save(model, new, tokenizer)
+        if models.has_adapter(model):
+            models.save_adapter(model, new, self.base())
+        else:
+            models.save(model, new, tokenizer)
         if folder.exists():
             os.rename(folder, old)
         os.rename(new, folder)

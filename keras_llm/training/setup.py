@@ -57,7 +57,8 @@ class Inputs:
     def open_folder(self) -> None:
         """Makes the folder with config and tokenizer, or goes on in it."""
         if not self.going_on:
-            self.folder.begin(self.experiment, self.tokenizer)
+            base = self.init if self.experiment.adapter else None
+            self.folder.begin(self.experiment, self.tokenizer, base)
         self.folder.lock()
         if self.going_on:
             self.folder.go_on(self.experiment)
@@ -86,9 +87,18 @@ def prepare_inputs(
     Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
     if going_on:
         folder.check_run()
-        tokenizer = folder.load_tokenizer(tokenizer)
-    elif init is not None:
+    if experiment.adapter is not None:
+        init = folder.base(init) if going_on else init
+        if init is None:
+            raise ValueError(
+                "An adapter is learnt beside the weights of a model. Received: "
+                "`adapter` in the config, and no model to start from. Give its folder "
+                "(`--init`)."
+            )
+    if init is not None and not going_on:
         tokenizer = _tokenizer_of_model(init, tokenizer)
+    elif going_on:
+        tokenizer = folder.load_tokenizer(tokenizer)
     elif tokenizer is None:
         tokenizer = _tokenizer_of(train_text, experiment)
     experiment = experiment.task.fill_in(experiment, tokenizer, train_text)
@@ -100,14 +110,33 @@ def prepare_inputs(
     return Inputs(experiment, folder, going_on, tokenizer, batches, validation, init)
 
 
-def start_from(model: keras.Model, folder: Any) -> str:
+def start_from(
+    model: keras.Model, folder: Any, adapter: Any = None, seed: int = 0
+) -> str:
     """Gives a model the weights of a model folder; returns which it keeps, in words.
 
+    Args:
+        model: The run's.
+        folder: A model folder.
+        adapter: Added to the model, whose other weights are frozen; None for none.
+        seed: Of the adapter.
+
     Raises:
-        ValueError: The folder's trunk is of other sizes.
+        ValueError: The folder's trunk is of other sizes; with an adapter, any weight
+            is not in it, since what is frozen would never be learnt.
     """
     fresh = models.transfer_weights(models.load(folder), model)
-    return f"Started from the weights of {folder}. Fresh: {', '.join(fresh) or 'none'}."
+    if adapter is None:
+        listed = ", ".join(fresh) or "none"
+        return f"Started from the weights of {folder}. Fresh: {listed}."
+    if fresh:
+        raise ValueError(
+            "An adapter is learnt beside a whole model. Received: "
+            f"{folder}, which lacks {', '.join(fresh)[:200]}. Train without `adapter`, "
+            "and keep weights by train.freeze."
+        )
+    models.add_adapter(model, adapter, seed)
+    return f"An adapter of {models.count_parameters(model):,} weights beside {folder}."
 
 
 def _tokenizer_of_model(folder: Any, given: Any) -> Any:

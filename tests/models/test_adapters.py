@@ -102,6 +102,16 @@ def test_dropout_is_of_training_alone():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_in_mixed_precision_it_computes_in_bfloat16(kind):
+    model = models.build(CONFIG, "mixed_bfloat16")
+    models.add_adapter(model, models.AdapterConfig(kind=kind, rank=3))
+    layer = model.get_layer("block_0").attention.output_projection
+    x = np.ones((2, 12), "float32")
+    assert keras.backend.standardize_dtype(layer(x).dtype) == "bfloat16"
+    assert {w.dtype for w in models.adapter_weights(model)} == {"float32"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_is_saved_alone(kind, tmp_path):
     model = adapted(kind)
     plain = models.build(CONFIG)

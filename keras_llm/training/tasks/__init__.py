@@ -1,6 +1,7 @@
 """What a run can learn, one file a task."""
 
 from keras_llm.training.task import Task
+from keras_llm.training.tasks.chat import Chat
 from keras_llm.training.tasks.classification import Classification
 from keras_llm.training.tasks.language_model import LanguageModel
 from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
     task.kind: task
     for task in (
         LanguageModel,
+        Chat,
         Classification,
         MaskedLanguageModel,
         QuestionAnswering,
@@ -29,6 +31,7 @@ TASKS: dict[str, type[Task]] = {
 
 __all__ = [
     "TASKS",
+    "Chat",
     "Classification",
     "LanguageModel",
     "MaskedLanguageModel",

@@ -1,0 +1,67 @@
+"""Chat templates against Jinja itself."""
+
+import jinja2
+import pytest
+
+from keras_llm import tokenizers
+from keras_llm.convert.chat_templates import adopt_template
+
+LOOP = (
+    "{% for message in messages %}SYSTEM{{'<|im_start|>' + message['role'] + '\\n' + "
+    "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+DEFAULT = (
+    "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\n"
+    "Be brief.<|im_end|>\\n' }}{% endif %}"
+)
+PLAIN, WITH_SYSTEM = LOOP.replace("SYSTEM", ""), LOOP.replace("SYSTEM", DEFAULT)
+TALK = [
+    {"role": "user", "content": "Hi\n there "},
+    {"role": "assistant", "content": "Yes"},
+    {"role": "user", "content": "一"},
+]
+
+
+def tokenizer(end="<|im_end|>"):
+    alphabet = [bytes([b]) for b in range(256)]
+    names = {"end": end, "bos": "<|im_start|>"}
+    return tokenizers.ByteBPETokenizer(
+        [*alphabet, b"", b""], [], {"end": 256, "bos": 257}, names
+    )
+
+
+@pytest.mark.parametrize("template", [PLAIN, WITH_SYSTEM], ids=["plain", "system"])
+def test_ids_are_those_of_the_printed_template(template):
+    subject = tokenizer()
+    adopt_template(subject, template, "here")
+    roles, contents = ([[m[name] for m in TALK]] for name in ("role", "content"))
+    row = tokenizers.ChatEncoder(subject).prompts(roles, contents).to_list()[0]
+    spelled = {256: b"<|im_end|>", 257: b"<|im_start|>"}
+    printed = b"".join(spelled.get(i, bytes([i % 256])) for i in row).decode()
+    assert printed == jinja2.Template(template, keep_trailing_newline=True).render(
+        messages=TALK, add_generation_prompt=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (PLAIN + " ", "</s>"),
+        (PLAIN.replace("'role'", "'name'"), "<|im_end|>"),
+        (PLAIN + "{{ 'more' }}", "<|im_end|>"),
+        (PLAIN.replace("<|im_start|>", "[INST]"), "<|im_end|>"),
+        ({"not": "text"}, "<|im_end|>"),
+    ],
+)
+def test_what_is_not_known_is_left_with_a_warning(template, end, caplog):
+    subject = tokenizer(end)
+    adopt_template(subject, template, "here")
+    assert subject.chat is None
+    assert "The chat template of here is none that is known" in caplog.text
+
+
+def test_no_template_is_no_warning(caplog):
+    subject = tokenizer()
+    adopt_template(subject, None, "here")
+    assert subject.chat is None and not caplog.text

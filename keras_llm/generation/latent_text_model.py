@@ -8,7 +8,6 @@ from keras_llm.generation.parameters import Parameters
 from keras_llm.generation.prompt_model import (
     decode_signature,
     without_caches,
-    without_spare_columns,
 )
 from keras_llm.generation.sequence_to_sequence import SequenceToSequence
 from keras_llm.ops import paths, random
@@ -89,7 +88,7 @@ class LatentTextModel(SequenceToSequence):
         room = self.most_new_tokens(parameters)
         z, capacity = self.bounded(z, self.capacity(1, room))
         state = self._decode_latents(z, nothing_read, parameters, stops, room, capacity)
-        return self.written(without_spare_columns(state))
+        return self.written(loop.without_spare_columns(state))
 
     def between(self, text_a, text_b, fraction):
         """Returns latents [B, Z] on the straight way between the means of two texts.

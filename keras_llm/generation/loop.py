@@ -191,3 +191,12 @@ def _seen(decoder, token_ids, lengths, vocab):
         tf.ones([batch, time], tf.bool),
     )
     return seen[:, :vocab]
+
+
+def without_spare_columns(state: State) -> State:
+    """Returns a finished state cut to the tokens of its longest row."""
+    written = tf.reduce_max(tf.concat([[0], state.num_tokens], 0))
+    return state._replace(
+        token_ids=state.token_ids[:, :written],
+        log_probs=state.log_probs[:, :written],
+    )

@@ -300,7 +300,7 @@ class PromptModel(abc.ABC):
         capacity = self.capacity(longest, room)
         token_ids, capacity = self.bounded(token_ids, capacity)
         state = self._decode(token_ids, lengths, parameters, stops, room, capacity)
-        return without_spare_columns(state)
+        return loop.without_spare_columns(state)
 
     def most_new_tokens(self, parameters):
         """Returns the greatest `max_new_tokens`, 1 at least; for XLA rounded up."""
@@ -370,15 +370,6 @@ def without_caches(state: loop.State) -> loop.State:
     The caches stay inside: nobody reads them after the last token.
     """
     return state._replace(model=(), seen=())
-
-
-def without_spare_columns(state: loop.State) -> loop.State:
-    """Returns a finished state cut to the tokens of its longest row."""
-    written = tf.reduce_max(tf.concat([[0], state.num_tokens], 0))
-    return state._replace(
-        token_ids=state.token_ids[:, :written],
-        log_probs=state.log_probs[:, :written],
-    )
 
 
 def decode_signature(prompt: tf.TensorSpec):

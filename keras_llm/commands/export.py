@@ -11,6 +11,12 @@ from absl import app, flags
 from keras_llm.commands import _idle_flags
 
 _MODEL = flags.DEFINE_string("model", None, "Model folder to export.")
+_ADAPTER = flags.DEFINE_multi_string(
+    "adapter",
+    [],
+    "NAME=FOLDER of an adapter of --model, may be repeated: each row of a request "
+    'chooses one by its name, "" for none.',
+)
 _CONFIG = flags.DEFINE_string(
     "config", None, "Config file: export a freshly initialised model of its sizes."
 )
@@ -45,6 +51,8 @@ def main(argv: list[str]) -> None:
             "with --model, whose folder holds weights and tokenizer: it belongs to "
             "--config",
         )
+    else:
+        _idle_flags.refuse([_ADAPTER], "with --config: it belongs to --model")
     import tensorflow as tf
 
     from keras_llm import export
@@ -54,7 +62,12 @@ def main(argv: list[str]) -> None:
         tf.config.experimental.set_memory_growth(device, True)
     if _MODEL.value is not None:
         out = export.from_model_folder(
-            _MODEL.value, _OUT.value, _JIT.value, _DTYPE.value, _VERIFY.value
+            _MODEL.value,
+            _OUT.value,
+            _JIT.value,
+            _DTYPE.value,
+            _VERIFY.value,
+            _adapters(),
         )
     else:
         model, tokenizer = _fresh()
@@ -62,6 +75,20 @@ def main(argv: list[str]) -> None:
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     proof = "verified in a fresh process" if _VERIFY.value else "not verified"
     print(f"Exported {out} ({size / 1e6:.1f} MB, {proof}).")
+
+
+def _adapters():
+    """Returns name to folder."""
+    pairs = [given.partition("=") for given in _ADAPTER.value]
+    found = {name: folder for name, _, folder in pairs}
+    if len(found) != len(pairs) or not all(
+        name and folder for name, _, folder in pairs
+    ):
+        raise app.UsageError(
+            "--adapter takes NAME=FOLDER, each name once. Received: "
+            f"{', '.join(_ADAPTER.value)}."
+        )
+    return found
 
 
 def _fresh():

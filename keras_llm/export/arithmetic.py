@@ -1,7 +1,9 @@
 """How an export computes: in which dtype, and on kernels laid out in which way."""
 
 import contextlib
+from collections.abc import Iterator
 
+from keras_llm import models
 from keras_llm.layers.packing import packed_kernels
 
 # Of log probabilities, relative to 1 or to the value, whichever is greater: in half
@@ -14,9 +16,14 @@ def compute_dtype(model) -> str:
     return model.layers[-1].compute_dtype
 
 
-def layout(model, jit: bool):
-    """Returns the context to trace a model in; it yields the variables to write.
+@contextlib.contextmanager
+def layout(model, jit: bool) -> Iterator[list]:
+    """Lays a model's kernels out for tracing; yields the variables to write.
 
     Compiled products read a kernel as it is; others want it in panels.
     """
-    return contextlib.nullcontext(model.weights) if jit else packed_kernels(model)
+    several = models.several_adapters(model)
+    own = several.variables if several else []
+    plain = contextlib.nullcontext(model.weights)
+    with plain if jit else packed_kernels(model) as weights:
+        yield [*weights, *own]

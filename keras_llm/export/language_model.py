@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_llm import models
 from keras_llm.export.servable import Function, Servable
 from keras_llm.generation import BeamSearch, make_prompt_model
 from keras_llm.generation import parameters as parameters_lib
@@ -60,6 +61,8 @@ class LanguageModelServable(Servable):
         self._beams = None
         if not self.text_model.decoder.prompt_in_cache:
             self._beams = BeamSearch(model, tokenizer)
+        several = models.several_adapters(model)
+        self._adapters = ("", *several.names) if several else ()
         self._chats = self._beams is None and tokenizer.chat is not None
         self._state = self._state_types()
 
@@ -69,22 +72,24 @@ class LanguageModelServable(Servable):
         ids = tf.TensorSpec([None, None], tf.int32)
         row = tf.TensorSpec([None], tf.int32)
         knobs = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
-        stop = tf.TensorSpec([None, None], tf.string)
+        # Of a model with several adapters, which one each row takes.
+        adapter = {"adapter": text} if self._adapters else {}
+        asked = {"stop": tf.TensorSpec([None, None], tf.string), **knobs, **adapter}
         state = self._state_specs()
         beams = {"num_beams": row, "max_new_tokens": row, "length_penalty": _FLOATS}
         optional: dict[str, Function] = {}
         if self._chats:
             rows = tf.TensorSpec([None, None], tf.string)
             said = {"roles": rows, "contents": rows}
-            optional["chat"] = self.chat, {**said, "stop": stop, **knobs}
+            optional["chat"] = self.chat, {**said, **asked}
         if self._beams:
             optional["beam_search"] = self.beam_search, {"prompt": text, **beams}
         rows = {"token_ids": ids, "lengths": row}
         return {
             **optional,
             "serving_default": (self.serving_default, {"prompt": text}),
-            "generate": (self.generate, {"prompt": text, "stop": stop, **knobs}),
-            "score": (self.score, {"prompt": text, "completion": text}),
+            "generate": (self.generate, {"prompt": text, **asked}),
+            "score": (self.score, {"prompt": text, "completion": text, **adapter}),
             "tokenize": (self.tokenize, {"text": text}),
             "generate_ids": (self.generate_ids, {**rows, **knobs}),
             "prefill": (self.prefill, {**rows, "capacity": row}),
@@ -97,13 +102,14 @@ class LanguageModelServable(Servable):
         stop = tf.zeros([tf.shape(prompt)[0], 0], tf.string)
         return {"text": self.text_model.generate(prompt, knobs, stop)["text"]}
 
-    def generate(self, prompt, stop, **knobs):
+    def generate(self, prompt, stop, adapter=None, **knobs):
         """Continues each prompt by its own parameters."""
-        return self.text_model.generate(prompt, Parameters(**knobs), stop)
+        return self.text_model.generate(prompt, Parameters(**knobs), stop, adapter)
 
-    def chat(self, roles, contents, stop, **knobs):
+    def chat(self, roles, contents, stop, adapter=None, **knobs):
         """Writes the assistant's next reply in each conversation."""
-        return self.text_model.chat(roles, contents, Parameters(**knobs), stop)
+        knobs = Parameters(**knobs)
+        return self.text_model.chat(roles, contents, knobs, stop, adapter)
 
     def beam_search(self, prompt, num_beams, max_new_tokens, length_penalty):
         """Returns all beams of each prompt, the best first."""
@@ -111,9 +117,9 @@ class LanguageModelServable(Servable):
             prompt, num_beams, max_new_tokens, length_penalty
         )
 
-    def score(self, prompt, completion):
+    def score(self, prompt, completion, adapter=None):
         """Returns how likely each completion is after its prompt."""
-        return self.text_model.score(prompt, completion)
+        return self.text_model.score(prompt, completion, adapter)
 
     def tokenize(self, text):
         """Returns each text's token ids."""
@@ -175,6 +181,8 @@ class LanguageModelServable(Servable):
             for name, value in parameters_lib.DEFAULTS.items()
         }
         knobs["max_new_tokens"] = tf.minimum(4, room)
+        adapter = {"adapter": tf.constant([""])} if self._adapters else {}
+        knobs |= adapter
         sampled = {**knobs, "temperature": tf.constant([1.0])}
         optional = []
         if self._beams:
@@ -189,7 +197,7 @@ class LanguageModelServable(Servable):
             ("serving_default", {"prompt": prompt}),
             ("generate", {"prompt": prompt, "stop": tf.constant([[""]]), **knobs}),
             ("generate", {"prompt": prompt, "stop": tf.constant([["b"]]), **sampled}),
-            ("score", {"prompt": prompt, "completion": prompt}),
+            ("score", {"prompt": prompt, "completion": prompt, **adapter}),
             ("tokenize", {"text": prompt}),
         ]
 
@@ -210,9 +218,10 @@ class LanguageModelServable(Servable):
         ]
         stops = [["e", ""] if i % 2 else ["", ""] for i in range(len(prompts))]
         columns = {key: [row[key] for row in knobs] for key in knobs[0]}
-        texts = {"prompt": prompts, "stop": stops, **columns}
+        adapter = self._adapter_column(len(prompts))
+        texts = {"prompt": prompts, "stop": stops, **columns, **adapter}
         # First, for it shows best what overflows.
-        yield "score", {"prompt": prompts, "completion": prompts[::-1]}
+        yield "score", {"prompt": prompts, "completion": prompts[::-1], **adapter}
         yield "tokenize", {"text": prompts}
         yield "generate", texts
         for i in range(len(prompts)):
@@ -239,12 +248,20 @@ class LanguageModelServable(Servable):
         example = _EXAMPLE + (_CHAT_EXAMPLE if self._chats else "")
         return example.replace("NEW_TOKENS", str(new_tokens))
 
+    def _adapter_column(self, rows):
+        """Returns names in turn, the last adapter's first; nothing without any."""
+        names = self._adapters[::-1]
+        if not names:
+            return {}
+        return {"adapter": [names[i % len(names)] for i in range(rows)]}
+
     def _chat_cases(self):
         """Yields conversations of unlike lengths, together and one by one."""
         roles, contents = ([*map(list, rows)] for rows in (_ROLES, _CONTENTS))
         knobs = {name: [value] * 3 for name, value in parameters_lib.DEFAULTS.items()}
         knobs |= {"max_new_tokens": [_CHAT_TOKENS] * 3, "stop": [[""]] * 3}
         said = {"roles": roles, "contents": contents, **knobs}
+        said |= self._adapter_column(3)
         yield "chat", said
         for i in range(3):
             yield "chat", {name: values[i : i + 1] for name, values in said.items()}

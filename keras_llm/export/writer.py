@@ -121,7 +121,9 @@ def _save(subject: Servable, folder: pathlib.Path) -> None:
     share_nodes(folder)
 
 
-def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):
+def from_model_folder(
+    folder, out, jit=False, dtype="float32", verify=True, adapters=None
+):
     """Reads a model folder and exports it.
 
     Args:
@@ -130,6 +132,8 @@ def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):
         jit: See `export`.
         dtype: Of weights and arithmetic: "float32", "bfloat16" or "float16".
         verify: See `export`.
+        adapters: Name to adapter folder of that model: the export then has the input
+            `adapter`, by which each row chooses one, or "" for none.
 
     Returns:
         The path of the new folder.
@@ -143,4 +147,6 @@ def from_model_folder(folder, out, jit=False, dtype="float32", verify=True):
     check_version(pathlib.Path(out))
     check_absent(out)
     model = models.load(folder, dtype)
+    if adapters:
+        models.add_adapters(model, adapters, folder)
     return export(model, models.load_tokenizer(folder), out, jit, verify)

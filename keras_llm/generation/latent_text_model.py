@@ -5,10 +5,6 @@ import tensorflow as tf
 from keras_llm.generation import loop, stopping
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
-from keras_llm.generation.prompt_model import (
-    decode_signature,
-    without_caches,
-)
 from keras_llm.generation.sequence_to_sequence import SequenceToSequence
 from keras_llm.ops import paths, random
 
@@ -30,7 +26,7 @@ class LatentTextModel(SequenceToSequence):
         self.latent_dim = model.config.latent_dim
         self._decode_latents = tf.function(
             self._decode_from,
-            input_signature=decode_signature(
+            input_signature=loop.decode_signature(
                 tf.TensorSpec([None, self.latent_dim], tf.float32)
             ),
             jit_compile=jit or None,
@@ -126,7 +122,8 @@ class LatentTextModel(SequenceToSequence):
     def _decode_from(self, z, lengths, parameters, stops, room, capacity):
         request = self.request(parameters, stops)
         begun = _FromLatents(self.decoder)
-        return without_caches(loop.decode(begun, z, lengths, request, room, capacity))
+        state = loop.decode(begun, z, lengths, request, room, capacity)
+        return loop.without_caches(state)
 
 
 class _FromLatents:

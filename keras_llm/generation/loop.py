@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation import stopping
 from keras_llm.generation.parameters import Parameters
 from keras_llm.ops import sampling
@@ -200,3 +201,26 @@ def without_spare_columns(state: State) -> State:
         token_ids=state.token_ids[:, :written],
         log_probs=state.log_probs[:, :written],
     )
+
+
+def without_caches(state: State) -> State:
+    """Returns a finished state as a traced function gives it.
+
+    The caches stay inside: nobody reads them after the last token.
+    """
+    return state._replace(model=(), seen=())
+
+
+def decode_signature(prompt: tf.TensorSpec):
+    """Returns the types of what decoding takes: sizes are known when it runs.
+
+    Args:
+        prompt: Of what `prefill` reads.
+    """
+    row, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+    knobs = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
+    stops = stopping.Stops(
+        tf.TensorSpec([None, None, None], tf.int32),
+        tf.TensorSpec([None, None], tf.int32),
+    )
+    return [prompt, row, Parameters(**knobs), stops, scalar, scalar]

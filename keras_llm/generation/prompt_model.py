@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_llm import models
 from keras_llm.generation import loop, stopping
 from keras_llm.generation import parameters as parameters_lib
+from keras_llm.generation.adapter_names import AdapterNames
 from keras_llm.generation.parameters import Parameters
 from keras_llm.tokenizers import ByteBPETokenizer, ByteTokenizer, repair_utf8
 
@@ -52,6 +53,7 @@ class PromptModel(abc.ABC):
         self.model = model
         self.tokenizer = tokenizer
         self.decoder = models.decoder(model, jit)
+        self.adapters = AdapterNames(model)
         self.trunk, self.project = models.split_head(model)
         self.limit = getattr(config, "max_positions", None) or UNBOUNDED_LIMIT
         self.most_slots = max(FULL_ROWS * self.limit, LEAST_SLOTS)
@@ -61,12 +63,15 @@ class PromptModel(abc.ABC):
         # Traced once: every signature that decodes calls the same function.
         self._decode = tf.function(
             self._decode_ids,
-            input_signature=decode_signature(tf.TensorSpec([None, None], tf.int32)),
+            input_signature=[
+                *loop.decode_signature(tf.TensorSpec([None, None], tf.int32)),
+                tf.TensorSpec([None], tf.int32),
+            ],
             jit_compile=jit or None,
             autograph=False,
         )
 
-    def generate(self, prompt, parameters: Parameters, stop):
+    def generate(self, prompt, parameters: Parameters, stop, adapter=None):
         """Continues each prompt.
 
         Args:
@@ -74,6 +79,8 @@ class PromptModel(abc.ABC):
             parameters: The knobs, one value per row.
             stop: String [B, S]: text ends before the first of these that would
                 appear; "" is off, and S may be 0.
+            adapter: String [B], the name of each row's adapter, "" for none; None
+                where the model has none.
 
         Returns:
             Dict of `text` string [B], valid UTF-8; `token_ids` int32 [B, N], -1
@@ -86,16 +93,17 @@ class PromptModel(abc.ABC):
             tf.errors.InvalidArgumentError: When run, on a value out of range.
         """
         token_ids, lengths = self.encode_prompt(prompt)
-        return self.continued(token_ids, lengths, parameters, stop)
+        return self.continued(token_ids, lengths, parameters, stop, adapter)
 
-    def continued(self, token_ids, lengths, parameters: Parameters, stop):
+    def continued(self, token_ids, lengths, parameters, stop, adapter=None):
         """Continues prompts given as ids, as `generate` does those given as text."""
         parameters = parameters_lib.with_room(parameters, self.room(lengths))
         parameters = self.check(parameters, lengths)
         same_rows = parameters_lib.require_rows("stop", stop, lengths)
         with tf.control_dependencies([same_rows]):
             stops = stopping.parse(tf.identity(stop), self.bucket)
-        state = self._bucketed(token_ids, lengths, parameters, stops)
+        rows = self.adapters.rows(adapter, lengths)
+        state = self._bucketed(token_ids, lengths, parameters, stops, rows)
         return {**self.written(state), "prompt_tokens": lengths}
 
     def written(self, state: loop.State) -> dict[str, tf.Tensor]:
@@ -127,7 +135,8 @@ class PromptModel(abc.ABC):
         token_ids, lengths = self.check_ids(token_ids, lengths)
         parameters = self.check(parameters, lengths)
         none = stopping.no_stops(tf.shape(lengths)[0], self.bucket)
-        state = self._bucketed(token_ids, lengths, parameters, none)
+        rows = self.adapters.rows(None, lengths)
+        state = self._bucketed(token_ids, lengths, parameters, none, rows)
         return {
             "token_ids": state.token_ids,
             "log_probs": state.log_probs,
@@ -152,7 +161,7 @@ class PromptModel(abc.ABC):
         """
 
     @abc.abstractmethod
-    def score(self, prompt, completion):
+    def score(self, prompt, completion, adapter=None):
         """Returns how likely each completion is after its prompt.
 
         log p = sum over the completion's tokens of log p(token | all before it).
@@ -160,6 +169,7 @@ class PromptModel(abc.ABC):
         Args:
             prompt: String [B].
             completion: String [B]; it is tokenized by itself.
+            adapter: As in `generate`.
 
         Returns:
             Dict of `log_prob` float32 [B], natural; `num_tokens` int32 [B], the
@@ -289,7 +299,7 @@ class PromptModel(abc.ABC):
             parameters, stops, self.token_bytes, self.end_id, vocab_size
         )
 
-    def _bucketed(self, token_ids, lengths, parameters, stops):
+    def _bucketed(self, token_ids, lengths, parameters, stops, rows):
         """Decodes, for XLA at sizes rounded up, and cuts the result to size."""
         longest = tf.shape(token_ids)[1]
         if self.bucket is not None:
@@ -299,7 +309,9 @@ class PromptModel(abc.ABC):
         room = self.most_new_tokens(parameters)
         capacity = self.capacity(longest, room)
         token_ids, capacity = self.bounded(token_ids, capacity)
-        state = self._decode(token_ids, lengths, parameters, stops, room, capacity)
+        state = self._decode(
+            token_ids, lengths, parameters, stops, room, capacity, rows
+        )
         return loop.without_spare_columns(state)
 
     def most_new_tokens(self, parameters):
@@ -309,10 +321,13 @@ class PromptModel(abc.ABC):
             return wanted
         return tf.minimum(self.bucket(wanted), self.limit)
 
-    def _decode_ids(self, token_ids, lengths, parameters, stops, room, capacity):
+    def _decode_ids(self, token_ids, lengths, parameters, stops, room, capacity, rows):
         request = self.request(parameters, stops)
-        state = loop.decode(self.decoder, token_ids, lengths, request, room, capacity)
-        return without_caches(state)
+        with self.adapters.using(rows):
+            state = loop.decode(
+                self.decoder, token_ids, lengths, request, room, capacity
+            )
+        return loop.without_caches(state)
 
     def token_log_probs(self, inputs, targets):
         """Returns float32 [B, T]: the log probability of every target.
@@ -362,29 +377,6 @@ def right_padded(rows, columns):
     token_ids = rows.to_tensor()
     missing = tf.maximum(columns - tf.shape(token_ids)[1], 0)
     return tf.pad(token_ids, [[0, 0], [0, missing]])
-
-
-def without_caches(state: loop.State) -> loop.State:
-    """Returns a finished state as a traced function gives it.
-
-    The caches stay inside: nobody reads them after the last token.
-    """
-    return state._replace(model=(), seen=())
-
-
-def decode_signature(prompt: tf.TensorSpec):
-    """Returns the types of what decoding takes: sizes are known when it runs.
-
-    Args:
-        prompt: Of what `prefill` reads.
-    """
-    row, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
-    knobs = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
-    stops = stopping.Stops(
-        tf.TensorSpec([None, None, None], tf.int32),
-        tf.TensorSpec([None, None], tf.int32),
-    )
-    return [prompt, row, Parameters(**knobs), stops, scalar, scalar]
 
 
 def _power_of_two(size):

@@ -26,7 +26,7 @@ class SequenceToSequence(PromptModel):
         del longest
         return tf.minimum(room, self.limit)
 
-    def score(self, prompt, completion):
+    def score(self, prompt, completion, adapter=None):
         """Returns how likely each completion is, as `PromptModel.score`."""
         same_rows = parameters_lib.require_rows("completion", completion, prompt)
         short = [
@@ -57,7 +57,8 @@ class SequenceToSequence(PromptModel):
             "source_lengths": source_lengths,
             "token_ids": tf.concat([start, targets[:, :-1]], axis=1),
         }
-        log_probs = self.token_log_probs(inputs, targets)
+        with self.adapters.using(self.adapters.rows(adapter, lengths)):
+            log_probs = self.token_log_probs(inputs, targets)
         counts = tf.range(tf.shape(targets)[1])[None] < lengths[:, None]
         return scores(tf.where(counts, log_probs, 0.0), completion, lengths)
 

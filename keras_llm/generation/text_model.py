@@ -14,7 +14,7 @@ class TextModel(PromptModel):
     A prompt without tokens starts from the end token, as a new document does.
     """
 
-    def chat(self, roles, contents, parameters, stop):
+    def chat(self, roles, contents, parameters, stop, adapter=None):
         """Writes the assistant's next reply in each conversation.
 
         Args:
@@ -22,6 +22,7 @@ class TextModel(PromptModel):
             contents: String [B, M].
             parameters: The knobs, one value per row.
             stop: String [B, S], as in `generate`.
+            adapter: As in `generate`.
 
         Returns:
             What `generate` returns.
@@ -35,7 +36,8 @@ class TextModel(PromptModel):
         with tf.control_dependencies([self.require_short("contents", contents)]):
             rows = encoder.prompts(roles, tf.identity(contents))
         lengths = tf.cast(rows.row_lengths(), tf.int32)
-        return self.continued(right_padded(rows, 1), lengths, parameters, stop)
+        token_ids = right_padded(rows, 1)
+        return self.continued(token_ids, lengths, parameters, stop, adapter)
 
     def room(self, prompt_tokens):
         """Returns what the prompt leaves of the limit."""
@@ -45,7 +47,7 @@ class TextModel(PromptModel):
         """Returns the slots for prompt and continuation."""
         return tf.minimum(longest + room, self.limit)
 
-    def score(self, prompt, completion):
+    def score(self, prompt, completion, adapter=None):
         """Returns how likely each completion is, as `PromptModel.score`."""
         with tf.control_dependencies(
             [
@@ -70,7 +72,8 @@ class TextModel(PromptModel):
         )
         with tf.control_dependencies([fits]):
             token_ids = right_padded(rows, 2)
-        log_probs = self.token_log_probs(token_ids[:, :-1], token_ids[:, 1:])
+        with self.adapters.using(self.adapters.rows(adapter, lengths)):
+            log_probs = self.token_log_probs(token_ids[:, :-1], token_ids[:, 1:])
         first = tf.cast(before.row_lengths(), tf.int32)[:, None]
         column = tf.range(1, tf.shape(token_ids)[1])[None]
         counts = (column >= first) & (column < lengths[:, None])

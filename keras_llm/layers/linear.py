@@ -42,6 +42,7 @@ class Linear(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
         self.packed = None
+        self.bank = None  # Of saved adapters, chosen row by row.
         # Without weights, and not called, unless `models.add_adapter` starts it.
         self.adapter = LowRankAdapter(name="adapter", dtype=self.dtype_policy)
 
@@ -60,7 +61,7 @@ class Linear(keras.layers.Layer):
 
     def call(self, x):
         """Returns [..., out_dim]."""
-        if self.packed is not None or self.adapter.started:
+        if self.packed is not None or self.adapter.started or self.bank is not None:
             y = self._product(x)
             return y if self.bias is None else ops.add(y, self.bias)
         if self.bias is None:
@@ -72,10 +73,11 @@ class Linear(keras.layers.Layer):
 
     def _product(self, x):
         """Returns [..., out_dim] without the bias, by the ways that are set by hand."""
-        if self.packed is not None:
-            return self.packed(x)
-        kernel = ops.convert_to_tensor(self.kernel)
-        return self.adapter(x, ops.matmul(x, kernel), kernel)
+        if self.adapter.started:
+            kernel = ops.convert_to_tensor(self.kernel)
+            return self.adapter(x, ops.matmul(x, kernel), kernel)
+        y = ops.matmul(x, self.kernel) if self.packed is None else self.packed(x)
+        return y if self.bank is None else self.bank(x, y)
 
     def pack(self):
         """Multiplies by a packed copy of the kernel from now on.

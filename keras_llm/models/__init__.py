@@ -1,12 +1,11 @@
 """One file per architecture: config, functional builder, decoder."""
 
+from keras_llm.models.adapter_folder import load_adapter, save_adapter
 from keras_llm.models.adapters import (
     AdapterConfig,
     adapter_weights,
     add_adapter,
     has_adapter,
-    load_adapter,
-    save_adapter,
 )
 from keras_llm.models.architectures import (
     ARCHITECTURES,
@@ -40,6 +39,7 @@ from keras_llm.models.lstm_seq2seq import (
     LSTMSeq2SeqDecoder,
     build_lstm_seq2seq,
 )
+from keras_llm.models.several_adapters import add_adapters, several_adapters
 from keras_llm.models.sharding import layout_map
 from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
 from keras_llm.models.text_vae import TextVAEConfig, build_text_vae
@@ -69,6 +69,7 @@ __all__ = [
     "TextVAEDecoder",
     "adapter_weights",
     "add_adapter",
+    "add_adapters",
     "build",
     "build_bert",
     "build_electra",
@@ -97,6 +98,7 @@ __all__ = [
     "save",
     "save_adapter",
     "save_values",
+    "several_adapters",
     "skeleton",
     "split_head",
     "transfer_weights",

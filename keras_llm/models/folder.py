@@ -22,7 +22,7 @@ from keras_llm.core import (
     write_manifest,
     write_tensors,
 )
-from keras_llm.models import adapters
+from keras_llm.models import adapter_folder, adapters
 from keras_llm.models.architectures import (
     architecture,
     build,
@@ -139,9 +139,9 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
             do not fit the config; the message names the file or the weight.
         ValueError: The adapter's base holds other weights than it did.
     """
-    if adapters.is_adapter_folder(folder):
-        model = load(adapters.base_folder(folder), dtype)
-        adapters.merge_folder(model, folder)
+    if adapter_folder.is_adapter_folder(folder):
+        model = load(adapter_folder.base_folder(folder), dtype)
+        adapter_folder.merge_folder(model, folder)
         return model
     model = build(_checked_config(folder), dtype)
     load_weights(model, pathlib.Path(folder) / _WEIGHTS)
@@ -241,8 +241,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 def _model_folder(folder):
     """Returns the folder itself, or the one that an adapter's belongs to."""
-    if adapters.is_adapter_folder(folder):
-        return adapters.base_folder(folder)
+    if adapter_folder.is_adapter_folder(folder):
+        return adapter_folder.base_folder(folder)
     return pathlib.Path(folder)
 
 

@@ -11,7 +11,7 @@ import keras
 from keras_llm import models, tokenizers
 from keras_llm.core import new_folder, read_json, write_json
 from keras_llm.data.encoding import tokenizer_fingerprint
-from keras_llm.models.adapters import weights_sha256
+from keras_llm.models.adapter_folder import weights_sha256
 from keras_llm.training.config import RESUMABLE_FIELDS
 from keras_llm.training.experiment import Experiment
 

@@ -1,0 +1,235 @@
+"""Adapters in folders of their own: small, whole, and bound to their base."""
+
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+
+import keras_llm
+from keras_llm.core import (
+    CorruptFolderError,
+    check_manifest,
+    folders,
+    new_folder,
+    read_json,
+    read_manifest,
+    write_json,
+    write_manifest,
+    write_tensors,
+)
+from keras_llm.layers.adapter_bank import Part
+from keras_llm.models.adapters import (
+    AdapterConfig,
+    adapter_weights,
+    add_adapter,
+    has_adapter,
+    target_projections,
+)
+from keras_llm.ops import low_rank
+
+_CONFIG = "adapter.json"
+_WEIGHTS = "adapter.safetensors"
+CARD = "README.md"
+
+Path = str | os.PathLike[str]
+
+
+def save_adapter(model: keras.Model, folder: Path, base: Path) -> None:
+    """Writes a model's adapter: whole, or not at all.
+
+    The folder holds `adapter.json`, `adapter.safetensors` and a card; not the weights
+    of the base, which it names by path and SHA-256. `models.load` reads it as it reads
+    a model folder, and gives the merged model.
+
+    Args:
+        model: A model with an adapter.
+        folder: Where to; it must not exist.
+        base: The model folder that the frozen weights are from.
+
+    Raises:
+        ValueError: The model has no adapter.
+        FileExistsError: `folder` exists.
+        core.DiskFullError: The disk is full.
+    """
+    if not has_adapter(model):
+        raise ValueError(
+            "Only an adapter is saved so. Received: a model without one. Give it one "
+            "by models.add_adapter, or save it by models.save."
+        )
+    weights = {weight.path: weight for weight in adapter_weights(model)}
+    shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    folders.check_absent(folder)
+    with new_folder(folder) as temporary:
+        values = ((p, keras.ops.convert_to_numpy(w)) for p, w in weights.items())
+        write_tensors(temporary / _WEIGHTS, shapes, values)
+        write_json(
+            temporary / _CONFIG,
+            {
+                "adapter": model.adapter.to_dict(),
+                "base": os.path.abspath(base),
+                "base_sha256": weights_sha256(base),
+                "keras_llm_version": keras_llm.__version__,
+            },
+        )
+        (temporary / CARD).write_text(_card(model, base), encoding="utf-8")
+        write_manifest(temporary)
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Returns whether a folder holds an adapter."""
+    return (pathlib.Path(folder) / _CONFIG).is_file()
+
+
+def base_folder(folder: Path) -> pathlib.Path:
+    """Returns the model folder that an adapter folder belongs to.
+
+    Raises:
+        FileNotFoundError: It is not where it was.
+        ValueError: It holds other weights than those that were adapted.
+        core.CorruptFolderError: A file of the adapter differs from its manifest.
+    """
+    check_manifest(folder, editable=(CARD,))
+    described = _description(folder)
+    base = pathlib.Path(described["base"])
+    if not base.is_dir():
+        # Both may have been moved together.
+        beside = pathlib.Path(folder).resolve().parent / base.name
+        if not beside.is_dir():
+            raise FileNotFoundError(
+                "An adapter needs the model folder that it was trained on. Received: "
+                f"{folder}, of {base}, which is not there. Put that folder back, or "
+                f"beside the adapter's, as {beside}."
+            )
+        base = beside
+    check_base(base, folder)
+    return base
+
+
+def load_adapter(model: keras.Model, folder: Path, base: Path) -> None:
+    """Gives a model a saved adapter, to use or to go on training it.
+
+    Args:
+        model: The base, from `models.load(base)`.
+        folder: Written by `save_adapter`.
+        base: The model folder that `model` is from.
+
+    Raises:
+        ValueError: `base` is another model than the one that was adapted.
+        core.CorruptFolderError: A file differs from the manifest, or the weights do
+            not fit the adapter's config.
+    """
+    check_manifest(folder, editable=(CARD,))
+    check_base(base, folder)
+    add_adapter(model, AdapterConfig.from_dict(_description(folder)["adapter"]))
+    weights = {weight.path: weight for weight in adapter_weights(model)}
+    values = _read(folder, {p: tuple(w.shape) for p, w in weights.items()})
+    for path, weight in weights.items():
+        weight.assign(values[path])
+
+
+def merge_folder(model: keras.Model, folder: Path) -> None:
+    """Changes a base's kernels by a saved adapter, which leaves a plain model.
+
+    Args:
+        model: The base, without an adapter.
+        folder: Written by `save_adapter`, of that base.
+
+    Raises:
+        core.CorruptFolderError: The weights do not fit the adapter's config.
+    """
+    for linear, part in saved_parts(model, folder).values():
+        kernel = keras.ops.cast(linear.kernel, "float32")
+        linear.kernel.assign(low_rank.merged_kernel(kernel, *part))
+
+
+def saved_parts(model: keras.Model, folder: Path) -> dict[str, tuple[Any, Part]]:
+    """Returns each projection by path, with its part of a saved adapter that fits."""
+    config = AdapterConfig.from_dict(_description(folder)["adapter"])
+    targets = target_projections(model, config.targets)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, linear in targets.items():
+        in_dim, out_dim = linear.kernel.shape
+        shapes[f"{path}/adapter/down"] = (in_dim, config.rank)
+        shapes[f"{path}/adapter/up"] = (config.rank, out_dim)
+        if config.kind == "dora":
+            shapes[f"{path}/adapter/magnitude"] = (out_dim,)
+    values = _read(folder, shapes)
+    return {
+        path: (
+            linear,
+            Part(
+                values[f"{path}/adapter/down"],
+                values[f"{path}/adapter/up"],
+                config.scale,
+                values.get(f"{path}/adapter/magnitude"),
+            ),
+        )
+        for path, linear in targets.items()
+    }
+
+
+def weights_sha256(folder: Path) -> str:
+    """Returns the SHA-256 of a model folder's weights, as its manifest has it."""
+    return read_manifest(folder)["files"]["model.safetensors"]["sha256"]
+
+
+def _description(folder):
+    values = read_json(pathlib.Path(folder) / _CONFIG)
+    members = {"adapter": dict, "base": str, "base_sha256": str}
+    if not isinstance(values, dict) or not all(
+        isinstance(values.get(name), kind) for name, kind in members.items()
+    ):
+        raise CorruptFolderError(
+            f"An adapter's {_CONFIG} holds {', '.join(members)}. Received: {folder}."
+        )
+    return values
+
+
+def check_base(base: Path, folder: Path) -> None:
+    """Raises ValueError unless a model folder holds what an adapter was made for."""
+    given, wanted = weights_sha256(base), _description(folder)["base_sha256"]
+    if given != wanted:
+        raise ValueError(
+            "An adapter fits the weights alone that it was trained on. Received: "
+            f"{folder}, of weights with SHA-256 {wanted[:12]}; those of {base} have "
+            f"{given[:12]}. Give the model folder that it was trained on."
+        )
+
+
+def _read(folder, shapes):
+    """Returns the values by path, once names and shapes fit."""
+    path = pathlib.Path(folder) / _WEIGHTS
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+            found = {n: tuple(file.get_slice(n).get_shape()) for n in names}
+            if found != shapes:
+                wrong = sorted(
+                    n for n in names | set(shapes) if found.get(n) != shapes.get(n)
+                )
+                raise CorruptFolderError(
+                    f"The weights in {path} are not those of its config: `{wrong[0]}` "
+                    f"has shape {found.get(wrong[0])}, wanted {shapes.get(wrong[0])}."
+                )
+            return {name: file.get_tensor(name) for name in names}
+    except safetensors.SafetensorError as error:
+        raise CorruptFolderError(f"{path} is no safetensors file: {error}.") from error
+
+
+def _card(model, base):
+    config = model.adapter
+    size = sum(int(np.prod(w.shape)) for w in adapter_weights(model))
+    return f"""# Adapter of {model.config.architecture}
+
+{config.kind}, rank {config.rank}, alpha {config.alpha:g}: {size:,} parameters
+beside the frozen weights of `{base}`.
+
+```python
+from keras_llm import models
+
+model = models.load("FOLDER")  # The base with the adapter merged into it.
+```
+"""

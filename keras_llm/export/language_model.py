@@ -256,15 +256,14 @@ class LanguageModelServable(Servable):
         return {"adapter": [names[i % len(names)] for i in range(rows)]}
 
     def _chat_cases(self):
-        """Yields conversations of unlike lengths, together and one by one."""
+        """Yields conversations of unlike lengths, together and the longest alone."""
         roles, contents = ([*map(list, rows)] for rows in (_ROLES, _CONTENTS))
         knobs = {name: [value] * 3 for name, value in parameters_lib.DEFAULTS.items()}
         knobs |= {"max_new_tokens": [_CHAT_TOKENS] * 3, "stop": [[""]] * 3}
         said = {"roles": roles, "contents": contents, **knobs}
         said |= self._adapter_column(3)
         yield "chat", said
-        for i in range(3):
-            yield "chat", {name: values[i : i + 1] for name, values in said.items()}
+        yield "chat", {name: values[:1] for name, values in said.items()}
 
     def _ids(self, prompts):
         token_ids, lengths = self.text_model.encode_prompt(tf.constant(prompts))

@@ -11,7 +11,7 @@ import pathlib
 
 import pytest
 
-from keras_llm import data, tokenizers, training
+from keras_llm import data, models, tokenizers, training
 from keras_llm.training import Experiment
 
 CONFIGS = pathlib.Path(training.__file__).parents[1] / "configs"
@@ -104,8 +104,20 @@ def test_a_shipped_config_trains(experiment, files, eagerly, tmp_path):
         tokenizer = tokenizers.train_sentencepiece(
             data.read_documents(file), 40, "unigram", extra_ids=9
         )
+    base = None
+    if experiment.adapter is not None:
+        # What it is learnt beside is imported.
+        base, made = tmp_path / "base", tokenizers.ByteTokenizer()
+        config = experiment.task.fill_in(experiment, made, file).model
+        models.save(models.build(config), base, made)
     summary = training.train(
-        experiment, file, few, tmp_path / "run", tokenizer=tokenizer, progress=False
+        experiment,
+        file,
+        few,
+        tmp_path / "run",
+        tokenizer=tokenizer,
+        progress=False,
+        init=base,
     )
     assert summary.step == 2 and math.isfinite(summary.train_loss)
     assert math.isfinite(summary.validation.loss)

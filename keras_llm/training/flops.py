@@ -1,10 +1,34 @@
-"""How fast this device multiplies matrices, to judge a run's speed by."""
+"""What a run computes and how fast this device could, to judge its speed by."""
 
 import time
+from typing import Any
 
 import tensorflow as tf
 
+from keras_llm import models
+from keras_llm.training.experiment import Experiment
+
 _SECONDS = 0.5
+
+
+def flops_per_token(config: Any, experiment: Experiment) -> float:
+    """Returns the floating-point operations that training takes per token.
+
+    Those of `models.flops_per_token`; beside an adapter two thirds of them, since of
+    the backward pass that of the inputs is left: a kernel's gradient is not taken, and
+    the adapter's own products are small beside it.
+
+    Args:
+        config: The model's, with its vocabulary filled in.
+        experiment: The run's.
+    """
+    flops = models.flops_per_token(
+        config,
+        experiment.data.context,
+        # What has targets beside sources counts the tokens of both.
+        getattr(experiment.task, "target_context", None),
+    )
+    return flops if experiment.adapter is None else flops * 2 / 3
 
 
 def measure_peak_flops(dtype: str, size: int = 2_048) -> float:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_llm import models
 from keras_llm.training.experiment import Experiment
+from keras_llm.training.flops import flops_per_token
 from keras_llm.training.live_bytes import peak_bytes
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.setup import make_step, prepare_inputs
@@ -80,10 +81,13 @@ def prepare_plan(
         strategy = tf.distribute.get_strategy()
         with tempfile.TemporaryDirectory() as scratch:
             folder = RunFolder(pathlib.Path(scratch) / "run")  # Never made.
+            # What an adapter is learnt beside decides none of the numbers.
+            whole = experiment.replace(adapter=None)
             inputs = prepare_inputs(
-                experiment, train_text, train_text, folder, False, tokenizer, strategy
+                whole, train_text, train_text, folder, False, tokenizer, strategy
             )
-        return inputs.experiment, next(inputs.batches)
+        filled_in = inputs.experiment.replace(adapter=experiment.adapter)
+        return filled_in, next(inputs.batches)
     if not isinstance(experiment.task, LanguageModel):
         raise ValueError(
             "The rows of a task depend on its text. Received: task "
@@ -139,7 +143,7 @@ def plan(experiment: Experiment, batch: Arrays, replicas: int = 1) -> Plan:
     config = experiment.train.replace(jit="off")
     with tf.Graph().as_default() as graph:
         keras.utils.set_random_seed(0)
-        model = models.build(experiment.model, config.dtype)
+        model = _build(experiment)
         step = make_step(model, config, rows=rows // replicas, task=experiment.task)
         inputs = {
             name: tf.compat.v1.placeholder(
@@ -165,12 +169,16 @@ def plan(experiment: Experiment, batch: Arrays, replicas: int = 1) -> Plan:
         gradient_bytes=gradient_bytes,
         activation_bytes=peak_bytes(operations, [loss, *gradients]) - gradient_bytes,
         tokens_per_step=config.accumulation * experiment.task.count_tokens(batch),
-        flops_per_token=models.flops_per_token(
-            experiment.model,
-            experiment.data.context,
-            getattr(experiment.task, "target_context", None),
-        ),
+        flops_per_token=flops_per_token(experiment.model, experiment),
     )
+
+
+def _build(experiment: Experiment) -> Any:
+    """Returns the run's model with fresh weights, and its adapter if it has one."""
+    model = models.build(experiment.model, experiment.train.dtype)
+    if experiment.adapter is not None:
+        models.add_adapter(model, experiment.adapter)
+    return model
 
 
 def _bytes(tensor: Any) -> int:
@@ -189,7 +197,7 @@ def measure_step(experiment: Experiment, batch: Arrays, steps: int = 3) -> float
     """
     config = experiment.train
     keras.utils.set_random_seed(config.seed)
-    model = models.build(experiment.model, config.dtype)
+    model = _build(experiment)
     step = make_step(
         model, config, rows=experiment.data.batch_size, task=experiment.task
     )

@@ -5,9 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_llm import models
 from keras_llm.training.experiment import Experiment
-from keras_llm.training.flops import measure_peak_flops
+from keras_llm.training.flops import flops_per_token, measure_peak_flops
 from keras_llm.training.step import StepResult
 
 _SECONDS_PER_LINE = 30.0  # Where standard error is no terminal, such as a log.
@@ -41,16 +40,7 @@ class Progress:
         self._loss: float | None = None
         self._valid_loss: float | None = None
         self._rate = self._norm = 0.0
-        self._flops = models.flops_per_token(
-            model.config,
-            experiment.data.context,
-            # What has targets beside sources counts the tokens of both.
-            getattr(experiment.task, "target_context", None),
-        )
-        if experiment.adapter is not None:
-            # Of the backward pass that of the inputs is left: a kernel's gradient is
-            # not taken, and the adapter's own products are small beside it.
-            self._flops *= 2 / 3
+        self._flops = flops_per_token(model.config, experiment)
         self._peak = measure_peak_flops(experiment.train.dtype) if shown else None
         in_place = sys.stderr.isatty()
         seconds = 0.1 if in_place else _SECONDS_PER_LINE

@@ -100,15 +100,18 @@ class RunFolder:
             base: The model folder that an adapter is learnt beside; None for none.
         """
         with new_folder(self.path) as temporary:
-            if base is not None:
-                described = {"folder": os.path.abspath(base)}
-                described["sha256"] = weights_sha256(base)
-                write_json(temporary / _BASE, described)
+            _record_base(temporary, base)
             write_json(temporary / _CONFIG, experiment.to_dict())
             tokenizer.save(temporary / _TOKENIZER)
 
-    def go_on(self, experiment: Experiment) -> None:
-        """Records the config that the run goes on with; mends what a kill broke."""
+    def go_on(self, experiment: Experiment, base: Any = None) -> None:
+        """Records config and base that the run goes on with; mends what a kill broke.
+
+        Args:
+            experiment: The run's.
+            base: As in `begin`; it may lie elsewhere by now.
+        """
+        _record_base(self.path, base)
         write_json(self.path / _CONFIG, experiment.to_dict())
         for folder in (self.best, self.last):
             old = _aside(folder)
@@ -178,6 +181,13 @@ class RunFolder:
             os.rename(folder, old)
         os.rename(new, folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _record_base(folder: pathlib.Path, base: Any) -> None:
+    """Writes where an adapter's base lies, and which weights it holds."""
+    if base is not None:
+        values = {"folder": os.path.abspath(base), "sha256": weights_sha256(base)}
+        write_json(folder / _BASE, values)
 
 
 def _aside(folder: pathlib.Path) -> pathlib.Path:

@@ -56,12 +56,12 @@ class Inputs:
 
     def open_folder(self) -> None:
         """Makes the folder with config and tokenizer, or goes on in it."""
+        base = self.init if self.experiment.adapter else None
         if not self.going_on:
-            base = self.init if self.experiment.adapter else None
             self.folder.begin(self.experiment, self.tokenizer, base)
         self.folder.lock()
         if self.going_on:
-            self.folder.go_on(self.experiment)
+            self.folder.go_on(self.experiment, base)
 
 
 def prepare_inputs(
@@ -85,25 +85,23 @@ def prepare_inputs(
         folder.refuse()
     going_on = folder.exists() and resume
     Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
+    if experiment.adapter is not None and init is None and not going_on:
+        raise ValueError(
+            "An adapter is learnt beside the weights of a model. Received: `adapter` "
+            "in the config, and no model to start from. Give its folder (`--init`)."
+        )
     if going_on:
         folder.check_run()
-    if experiment.adapter is not None:
-        init = folder.base(init) if going_on else init
-        if init is None:
-            raise ValueError(
-                "An adapter is learnt beside the weights of a model. Received: "
-                "`adapter` in the config, and no model to start from. Give its folder "
-                "(`--init`)."
-            )
-    if init is not None and not going_on:
-        tokenizer = _tokenizer_of_model(init, tokenizer)
-    elif going_on:
         tokenizer = folder.load_tokenizer(tokenizer)
+    elif init is not None:
+        tokenizer = _tokenizer_of_model(init, tokenizer)
     elif tokenizer is None:
         tokenizer = _tokenizer_of(train_text, experiment)
     experiment = experiment.task.fill_in(experiment, tokenizer, train_text)
     if going_on:
         folder.check_same(experiment)
+        if experiment.adapter is not None:
+            init = folder.base(init)
     batches, validation = experiment.task.batches(
         experiment, train_text, valid_text, tokenizer, team
     )

@@ -1,6 +1,7 @@
 """Instruction tuning and adapters: rows, losses, whole runs and their resumption."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from keras_llm import data, generation, models, tokenizers, training
 from keras_llm.training.tasks.chat import packed_rows
+from tests.chat_tokenizer import chat_tokenizer
 from tests.training.conftest import cut_back
 
 MODEL = models.LlamaConfig(
@@ -16,16 +18,6 @@ MODEL = models.LlamaConfig(
 )
 ADAPTER = models.AdapterConfig(rank=2, alpha=8.0, targets=r"block_\d+/")
 TALKS = [("say a", "a!"), ("say b", "bb!"), ("一", "one"), ("", "nothing")]
-
-
-def make_tokenizer():
-    alphabet = [bytes([b]) for b in range(256)]
-    special = {"end": 256, "open": 257, "endoftext": 258}
-    tokenizer = tokenizers.ByteBPETokenizer(
-        [*alphabet, b"", b"", b""], [], special, {"end": "<|close|>"}
-    )
-    tokenizer.use_chat(tokenizers.ChatFormat(open_ids=(257,), close_ids=(256,)))
-    return tokenizer
 
 
 def messages(*said):
@@ -51,7 +43,7 @@ def base(tmp_path_factory):
     for weight in model.weights:  # Or no adapter could move the logits far.
         if len(weight.shape) == 2:
             weight.assign(weight * 15)
-    models.save(model, folder, make_tokenizer())
+    models.save(model, folder, chat_tokenizer())
     return folder
 
 
@@ -72,12 +64,12 @@ def experiment(adapter=ADAPTER, separate=True, **train):
 
 
 def batches(subject, talks):
-    subject = subject.task.fill_in(subject, make_tokenizer(), talks)
+    subject = subject.task.fill_in(subject, chat_tokenizer(), talks)
     return subject.task.batches(
         subject,
         talks,
         None,
-        make_tokenizer(),
+        chat_tokenizer(),
         training.workers(tf.distribute.get_strategy()),
     )[0]
 
@@ -173,11 +165,55 @@ def test_a_run_without_its_base_is_refused(talks, base, tmp_path):
     training.train(experiment(steps=1), talks, None, tmp_path / "run", init=base)
     keras.utils.set_random_seed(4)
     other = tmp_path / "other"
-    models.save(models.build(MODEL), other, make_tokenizer())
+    models.save(models.build(MODEL), other, chat_tokenizer())
     with pytest.raises(ValueError, match="which holds others"):
         training.train(
             experiment(steps=2), talks, None, tmp_path / "run", resume=True, init=other
         )
+
+
+def test_a_base_that_was_moved_is_named_once(talks, base, tmp_path):
+    """And learnt beside from there on, where `best` and `last` point to it."""
+    run, here, there = (tmp_path / name for name in ("run", "here", "there"))
+    shutil.copytree(base, here)
+    subject = experiment(steps=2, save_every=1)
+    training.train(subject, talks, None, run, progress=False, init=here)
+    here.rename(there)
+    with pytest.raises(FileNotFoundError, match="which is not there"):
+        training.train(subject, talks, None, run, resume=True, progress=False)
+    for steps, init in ((4, there), (6, None)):
+        longer = experiment(steps=steps, save_every=1)
+        summary = training.train(
+            longer, talks, None, run, resume=True, progress=False, init=init
+        )
+        assert summary.step == steps
+        described = json.loads((run / "last" / "adapter.json").read_text())
+        assert described["base"] == str(there)
+        models.load(run / "last")
+
+
+def test_a_run_of_all_weights_does_not_go_on_as_an_adapter(talks, base, tmp_path):
+    whole = experiment(adapter=None, steps=1)
+    training.train(whole, talks, None, tmp_path / "run", progress=False, init=base)
+    with pytest.raises(ValueError, match="A run goes on as it began"):
+        training.train(
+            experiment(steps=2), talks, None, tmp_path / "run", resume=True, init=base
+        )
+
+
+def test_a_plan_counts_what_is_learnt(talks, base, tmp_path):
+    planned = [
+        training.plan(*training.prepare_plan(each, talks, chat_tokenizer()))
+        for each in (experiment(), experiment(adapter=None))
+    ]
+    summary = training.train(
+        experiment(steps=1), talks, None, tmp_path / "run", progress=False, init=base
+    )
+    assert planned[0].parameters == summary.parameters < planned[1].parameters / 2
+    assert planned[0].slot_bytes < planned[1].slot_bytes / 2
+    assert planned[0].flops_per_token == pytest.approx(
+        planned[1].flops_per_token * 2 / 3
+    )
 
 
 def test_an_adapter_beside_a_fresh_head_is_refused(talks, base, tmp_path):

@@ -9,7 +9,6 @@ Example: python benchmarks/parity_chat.py peer --source=SmolLM2.gguf --file=chat
 Then: python benchmarks/parity_chat.py compare --model=models/smol --file=chat.json
 """
 
-import argparse
 import json
 import pathlib
 import random
@@ -17,6 +16,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
 NUMBER = 2_000
 SHOWN = 5  # Of the conversations that differ.
 
@@ -84,19 +84,7 @@ def compare(given):
         print(json.dumps(each))
 
 
-def main():
-    """Reads the flags and does one half."""
-    flags = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    flags.add_argument("half", choices=("peer", "compare"))
-    flags.add_argument("--source", help="GGUF file.")
-    flags.add_argument("--model", help="Model folder that was imported from it.")
-    flags.add_argument("--file", required=True, help="What the peer found.")
-    given = flags.parse_args()
-    wanted = "source" if given.half == "peer" else "model"
-    if getattr(given, wanted) is None:
-        flags.error(f"{given.half} needs --{wanted}.")
-    peer(given) if given.half == "peer" else compare(given)
-
-
 if __name__ == "__main__":
-    main()
+    from benchmarks.halves import run_half
+
+    run_half(__doc__, peer, compare)

@@ -10,7 +10,6 @@ Example: python benchmarks/parity_gguf.py peer --source=SmolLM2.gguf --file=peer
 Then: python benchmarks/parity_gguf.py compare --model=models/smol --file=peer.npz
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
 CONTINUED, NEW_TOKENS = 50, 40
 CAPACITY = 1_280
 
@@ -142,19 +142,7 @@ class Runner:
         return np.array(ids)
 
 
-def main():
-    """Reads the flags and does one half."""
-    flags = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    flags.add_argument("half", choices=("peer", "compare"))
-    flags.add_argument("--source", help="GGUF file.")
-    flags.add_argument("--model", help="Model folder that was imported from it.")
-    flags.add_argument("--file", required=True, help="What the peer found.")
-    given = flags.parse_args()
-    wanted = "source" if given.half == "peer" else "model"
-    if getattr(given, wanted) is None:
-        flags.error(f"{given.half} needs --{wanted}.")
-    peer(given) if given.half == "peer" else compare(given)
-
-
 if __name__ == "__main__":
-    main()
+    from benchmarks.halves import run_half
+
+    run_half(__doc__, peer, compare)

@@ -14,11 +14,8 @@ from keras_llm.evaluation import text_scores
 from keras_llm.evaluation.context import measured_context
 from keras_llm.generation import BeamSearch
 from keras_llm.tokenizers import repair_utf8
-from keras_llm.training.tasks.sequence_to_sequence import (
-    closed_rows,
-    target_validator,
-    teacher_forcing,
-)
+from keras_llm.training.tasks.sequence_to_sequence import closed_rows, teacher_forcing
+from keras_llm.training.tasks.target_tokens import target_validator
 
 _BATCH_TOKENS = 8_192
 _LENGTH_PENALTY = 0.6  # Of a search with several beams.

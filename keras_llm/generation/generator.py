@@ -12,6 +12,7 @@ from keras_llm.generation import loop, stopping
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.sequence_to_sequence import make_prompt_model
 from keras_llm.tokenizers import ChatEncoder
+from keras_llm.tokenizers.chat_format import check_messages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ class Generator:
                 out of turn; or as `generate` does.
         """
         ChatEncoder(self.text_model.tokenizer)
+        for conversation in conversations:
+            check_messages(conversation)
         stop = parameters.pop("stop", ())
         roles, contents = (
             _filled_up([[message[name] for message in row] for row in conversations])

@@ -51,7 +51,7 @@ class AdapterBank:
     """The parts that several adapters hold for one `Linear`; no weight of that layer.
 
     y' = (y + scale * x @ down @ up) * factor, by the row's own adapter; the factor is
-    DoRA's, |magnitude| over the length of the column, and else 1.
+    DoRA's, the magnitude over the length of the column, and else 1.
 
     Args:
         linear: A built `Linear`.
@@ -85,7 +85,9 @@ class AdapterBank:
             down[i, :, :own], up[i, :own] = part.down, part.scale * part.up
             if part.magnitude is not None:
                 kernel = ops.convert_to_numpy(ops.cast(linear.kernel, "float32"))
-                lengths = low_rank.column_lengths(kernel + down[i] @ up[i])
+                lengths = low_rank.column_lengths(
+                    low_rank.merged_kernel(kernel, part.down, part.up, part.scale)
+                )
                 factor[i] = part.magnitude / ops.convert_to_numpy(lengths)
         self.variables = [
             keras.Variable(

@@ -104,7 +104,7 @@ class LowRankAdapter(keras.layers.Layer):
         if self.magnitude is None:
             return y
         lengths = low_rank.column_lengths(
-            kernel + self.scale * ops.matmul(self.down, self.up)
+            low_rank.merged_kernel(kernel, self.down, self.up, self.scale)
         )
         return y * (self.magnitude / ops.stop_gradient(lengths))
 

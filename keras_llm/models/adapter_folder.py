@@ -123,11 +123,13 @@ def load_adapter(model: keras.Model, folder: Path, base: Path) -> None:
     """
     check_manifest(folder, editable=(CARD,))
     check_base(base, folder)
+    parts = saved_parts(model, folder)  # First: what does not fit changes nothing.
     add_adapter(model, AdapterConfig.from_dict(_description(folder)["adapter"]))
-    weights = {weight.path: weight for weight in adapter_weights(model)}
-    values = _read(folder, {p: tuple(w.shape) for p, w in weights.items()})
-    for path, weight in weights.items():
-        weight.assign(values[path])
+    for linear, part in parts.values():
+        linear.adapter.down.assign(part.down)
+        linear.adapter.up.assign(part.up)
+        if part.magnitude is not None:
+            linear.adapter.magnitude.assign(part.magnitude)
 
 
 def merge_folder(model: keras.Model, folder: Path) -> None:

@@ -3,7 +3,8 @@
 from keras_llm.tokenizers.byte_bpe_tokenizer import ByteBPETokenizer
 from keras_llm.tokenizers.byte_tokenizer import ByteTokenizer
 from keras_llm.tokenizers.character_tokenizer import CharacterTokenizer
-from keras_llm.tokenizers.chat import ChatEncoder, ChatFormat
+from keras_llm.tokenizers.chat import ChatEncoder
+from keras_llm.tokenizers.chat_format import ChatFormat
 from keras_llm.tokenizers.encoder_rows import EncoderRows, Rows
 from keras_llm.tokenizers.folder import load
 from keras_llm.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer

@@ -1,52 +1,12 @@
 """Conversations as token ids: a model's own template, assembled from ids."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from keras_llm.core import Config, checks
-
-SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ChatFormat(Config):
-    """How messages become one sequence of ids.
-
-    A message is: open_ids, its role, header_end_ids, header_text, its content,
-    close_ids, after_text. What stands between two ids is encoded as one text. Text
-    never turns into one of the ids: a user who types `<|im_end|>` has typed ten
-    characters.
-
-    >>> ChatFormat(open_ids=(1,), close_ids=())
-    Traceback (most recent call last):
-    ...
-    ValueError: `open_ids` and `close_ids` must hold an id. Received: (1,), ().
-    """
-
-    begin_ids: tuple[int, ...] = ()  # Before the first message.
-    open_ids: tuple[int, ...]
-    header_end_ids: tuple[int, ...] = ()
-    header_text: str = "\n"
-    close_ids: tuple[int, ...]
-    after_text: str = "\n"
-    default_system: str = ""  # Content of the system message where none is given.
-
-    def __post_init__(self):
-        if not (self.open_ids and self.close_ids):
-            raise ValueError(
-                "`open_ids` and `close_ids` must hold an id. Received: "
-                f"{self.open_ids}, {self.close_ids}."
-            )
-        for number in self.special_ids:
-            checks.check_not_negative("id", number)
-
-    @property
-    def special_ids(self) -> tuple[int, ...]:
-        """Returns every id that enters by number."""
-        parts = (self.begin_ids, self.open_ids, self.header_end_ids, self.close_ids)
-        return sum(parts, ())
+from keras_llm.tokenizers.chat_format import ASSISTANT, ROLES, SYSTEM, USER, ChatFormat
+from keras_llm.tokenizers.tokenizer import Tokenizer, rows_of_values
 
 
 class Conversations(NamedTuple):
@@ -66,7 +26,7 @@ class ChatEncoder:
         ValueError: It has none.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Tokenizer):
         if tokenizer.chat is None:
             raise ValueError(
                 "A conversation is read by a chat model's tokenizer, which knows its "
@@ -76,6 +36,18 @@ class ChatEncoder:
             )
         self.tokenizer = tokenizer
         self.format: ChatFormat = tokenizer.chat
+        form, encode = self.format, tokenizer.encode
+        with tf.init_scope(), tf.device("CPU:0"):  # Once, not with each request.
+            self._after = encode(form.after_text).numpy()
+            if form.header_end_ids:
+                texts = [
+                    encode(ASSISTANT),
+                    form.header_end_ids,
+                    encode(form.header_text),
+                ]
+            else:
+                texts = [encode(ASSISTANT + form.header_text)]
+            self._opening = np.concatenate([form.open_ids, *texts])
 
     def prompts(self, roles: Any, contents: Any) -> tf.RaggedTensor:
         """Returns the ids [B, (N)] after which the assistant's next reply is due.
@@ -102,12 +74,8 @@ class ChatEncoder:
             tf.RaggedTensor.from_tensor(roles, lengths),
             tf.RaggedTensor.from_tensor(contents, lengths),
         )
-        rows = tf.shape(roles)[0]
-        opening = self._opening()
-        asked = tf.RaggedTensor.from_row_lengths(
-            tf.tile(opening, [rows]), tf.fill([rows], tf.size(opening))
-        )
-        return tf.concat([made.ids, asked.with_row_splits_dtype(tf.int64)], axis=1)
+        asked = _repeated(self._opening, tf.shape(roles)[0])
+        return tf.concat([made.ids, asked], axis=1)
 
     def conversations(self, roles: Any, contents: Any) -> Conversations:
         """Returns whole conversations, and which of their ids are replies.
@@ -123,48 +91,34 @@ class ChatEncoder:
             roles, contents = self._with_system(roles, contents)
         ids, is_reply = self._messages(roles.values, contents.values)
         splits = tf.gather(ids.row_splits, tf.cast(roles.row_splits, tf.int64))
-        both = [
-            tf.RaggedTensor.from_row_splits(part.values, splits, validate=False)
-            for part in (ids, is_reply)
-        ]
-        begin = self.format.begin_ids
-        if begin:
-            rows = tf.cast(roles.nrows(), tf.int32)
-            for i, value in enumerate((begin, [0] * len(begin))):
-                flat = tf.tile(tf.constant(value, tf.int32), [rows])
-                lengths = tf.fill([rows], len(begin))
-                start = tf.RaggedTensor.from_row_lengths(flat, lengths)
-                both[i] = tf.concat(
-                    [start.with_row_splits_dtype(tf.int64), both[i]], axis=1
-                )
-        return Conversations(*both)
+        begin = _repeated(self.format.begin_ids, roles.nrows())
+        return Conversations(
+            *(
+                tf.concat([start, _in_rows(part.values, splits)], axis=1)
+                for start, part in ((begin, ids), (tf.zeros_like(begin), is_reply))
+            )
+        )
 
     def _messages(self, roles_K, contents_K):
         """Returns ragged ids [K, (N)] and where they are of a reply."""
-        form = self.format
+        form, count = self.format, tf.size(roles_K)
         is_reply = tf.equal(roles_K, ASSISTANT)
         nothing = tf.zeros_like(contents_K)
         head = tf.fill(tf.shape(roles_K), form.header_text)
         given = tf.where(is_reply, nothing, contents_K)
         if form.header_end_ids:
-            role, rest = roles_K, tf.strings.join([head, given])
+            ends = _repeated(form.header_end_ids, count)
+            header = [self._encoded(roles_K), ends]
+            header.append(self._encoded(tf.strings.join([head, given])))
         else:
-            role, rest = nothing, tf.strings.join([roles_K, head, given])
-        pieces = [
-            (self._constant(form.open_ids, roles_K), False),
-            (self._encoded(role), False),
-            (self._constant(form.header_end_ids, roles_K), False),
-            (self._encoded(rest), False),
-            (self._encoded(tf.where(is_reply, contents_K, nothing)), True),
-            (self._constant(form.close_ids, roles_K), True),
-            (self._encoded(tf.fill(tf.shape(roles_K), form.after_text)), False),
-        ]
-        mark_K = tf.cast(is_reply, tf.int32)
-        marks = [
-            piece.with_values(tf.gather(mark_K * int(counts), _rows(piece)))
-            for piece, counts in pieces
-        ]
-        return tf.concat([p for p, _ in pieces], axis=1), tf.concat(marks, axis=1)
+            header = [self._encoded(tf.strings.join([roles_K, head, given]))]
+        before = tf.concat([_repeated(form.open_ids, count), *header], axis=1)
+        own = self._encoded(tf.where(is_reply, contents_K, nothing))
+        own = tf.concat([own, _repeated(form.close_ids, count)], axis=1)
+        after = _repeated(self._after, count)
+        marks = tf.gather(tf.cast(is_reply, tf.int32), rows_of_values(own))
+        parts = [tf.zeros_like(before), own.with_values(marks), tf.zeros_like(after)]
+        return tf.concat([before, own, after], axis=1), tf.concat(parts, axis=1)
 
     def _with_system(self, roles, contents):
         """Returns both with the default message where the first is not the system's."""
@@ -180,33 +134,19 @@ class ChatEncoder:
 
         return led(SYSTEM, roles), led(self.format.default_system, contents)
 
-    def _opening(self):
-        """Returns the ids [N] that open a reply."""
-        form, encode = self.format, self.tokenizer.encode
-        if form.header_end_ids:
-            texts = [encode(ASSISTANT), form.header_end_ids, encode(form.header_text)]
-        else:
-            texts = [encode(ASSISTANT + form.header_text)]
-        parts = [form.open_ids, *texts]
-        return tf.concat([tf.cast(part, tf.int32) for part in parts], axis=0)
-
     def _encoded(self, texts_K):
         return self.tokenizer.encode(texts_K).with_row_splits_dtype(tf.int64)
 
-    def _constant(self, ids, like_K):
-        """Returns the same ids in each of K rows."""
-        rows = tf.size(like_K)
-        values = tf.tile(tf.constant(list(ids), tf.int32), [rows])
-        lengths = tf.fill([rows], len(ids))
-        return tf.RaggedTensor.from_row_lengths(
-            values, lengths, validate=False
-        ).with_row_splits_dtype(tf.int64)
+
+def _repeated(ids, count):
+    """Returns the same ids in each of so many rows."""
+    values = tf.tile(tf.constant(np.array(ids, np.int32)), [count])
+    splits = tf.range(tf.cast(count, tf.int64) + 1) * len(ids)
+    return _in_rows(values, splits)
 
 
-def _rows(ragged):
-    """Returns the row of each value, without a matrix of all rows."""
-    position = tf.range(tf.size(ragged.values, tf.int64))
-    return tf.searchsorted(ragged.row_splits, position, side="right") - 1
+def _in_rows(values, splits):
+    return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
 
 
 def _check_shapes(roles, contents):
@@ -249,18 +189,17 @@ def _check_order(roles, contents, lengths):
     known = tf.reduce_any(
         tf.equal(roles[:, :, None], tf.constant([*ROLES, ""])[None, None]), axis=-1
     )
-    rules = [
-        (known, 'Every role must be "system", "user" or "assistant" ("" fills up)'),
-        (
-            tf.where(inside, follows, fills) & (lengths > 0)[:, None],
-            "A conversation must have at least one message, one of the system first if "
-            "any, then user and assistant in turn, the user last",
+    in_turn = tf.reduce_all(tf.where(inside, follows, fills))
+    rules = {
+        'Every role must be "system", "user" or "assistant" ("" fills up)': (
+            tf.reduce_all(known)
         ),
-    ]
-    holds_all = [(tf.reduce_all(holds), rule) for holds, rule in rules]
-    empty = tf.reduce_all(lengths > 0)
-    holds_all[1] = holds_all[1][0] & empty, holds_all[1][1]
+        "A conversation must have at least one message, one of the system first if "
+        "any, then user and assistant in turn, the user last": (
+            in_turn & tf.reduce_all(lengths > 0)
+        ),
+    }
     return [
         tf.debugging.Assert(holds, [f"{rule}. Received the roles:", roles], summarize=8)
-        for holds, rule in holds_all
+        for rule, holds in rules.items()
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm.core import read_json, write_json
-from keras_llm.tokenizers.chat import ChatFormat
+from keras_llm.tokenizers.chat_format import ChatFormat
 
 FORMAT = 1
 FILE_NAME = "tokenizer.json"

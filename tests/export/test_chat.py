@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_llm import export, generation, models, tokenizers
 from keras_llm.generation import parameters as parameters_lib
+from tests.chat_tokenizer import chat_tokenizer
 
 CONFIG = models.LlamaConfig(
     vocab_size=259, max_positions=96, width=16, num_layers=2, num_heads=2
@@ -27,11 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    alphabet = [bytes([b]) for b in range(256)]
-    special = {"end": 256, "open": 257, "endoftext": 258}
-    made = tokenizers.ByteBPETokenizer([*alphabet, b"", b"", b""], [], special)
-    made.use_chat(tokenizers.ChatFormat(open_ids=(257,), close_ids=(256,)))
-    return made
+    return chat_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +97,13 @@ def test_what_is_refused(exported):
             continue
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             chat(**request([talk]))
+
+
+def test_what_is_no_message_is_refused(model, tokenizer):
+    generator = generation.Generator(model, tokenizer)
+    for wrong in ({"role": "user"}, {"role": "user", "content": 1}, "hi"):
+        with pytest.raises(ValueError, match="two texts"):
+            generator.chat([[wrong]])
 
 
 def test_a_base_model_has_no_such_signature(model, tmp_path):

@@ -5,22 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm import export, generation, models, tokenizers
+from keras_llm import export, generation, models
 from keras_llm.generation import parameters as parameters_lib
+from tests.chat_tokenizer import chat_tokenizer
 
 CONFIG = models.GPT2Config(
-    vocab_size=258, max_positions=64, width=16, num_layers=1, num_heads=2
+    vocab_size=259, max_positions=64, width=16, num_layers=1, num_heads=2
 )
 KINDS = {"plain": ("lora", 2), "long": ("dora", 3)}
 NAMES = ["", *KINDS]
-
-
-def tokenizer():
-    special = {"end": 256, "open": 257}
-    alphabet = [bytes([b]) for b in range(256)]
-    made = tokenizers.ByteBPETokenizer([*alphabet, b"", b""], [], special)
-    made.use_chat(tokenizers.ChatFormat(open_ids=(257,), close_ids=(256,)))
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +25,7 @@ def folders(tmp_path_factory):
     for weight in base.weights:
         if len(weight.shape) == 2:
             weight.assign(weight * 8)
-    models.save(base, root / "base", tokenizer())
+    models.save(base, root / "base", chat_tokenizer())
     for seed, (name, (kind, rank)) in enumerate(KINDS.items()):
         model = models.load(root / "base")
         # The second leaves some projections as they are.
@@ -51,7 +44,7 @@ def folders(tmp_path_factory):
 def merged(folders):
     """Returns name to the generator of the merged model."""
     return {
-        name: generation.Generator(models.load(folder), tokenizer())
+        name: generation.Generator(models.load(folder), chat_tokenizer())
         for name, folder in folders.items()
     }
 

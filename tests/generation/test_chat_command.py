@@ -8,21 +8,17 @@ import pytest
 from keras_llm import models, tokenizers
 from keras_llm.generation import Generator
 from tests import forked
+from tests.chat_tokenizer import chat_tokenizer
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "chat.py"
 CONFIG = models.GPT2Config(
-    vocab_size=258, width=20, num_layers=1, num_heads=5, max_positions=256
+    vocab_size=259, width=20, num_layers=1, num_heads=5, max_positions=256
 )
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    names = {"end": 256, "open": 257}
-    made = tokenizers.ByteBPETokenizer(
-        [bytes([b]) for b in range(256)] + [b"", b""], [], names
-    )
-    made.use_chat(tokenizers.ChatFormat(open_ids=(257,), close_ids=(256,)))
-    return made
+    return chat_tokenizer()
 
 
 @pytest.fixture(scope="module")

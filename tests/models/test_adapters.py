@@ -30,6 +30,13 @@ def adapted(kind="lora", seed=5, **fields):
     return model
 
 
+def saved(folder, model):
+    """Saves a model's adapter as `own`, and as its `base` some model."""
+    models.save(models.merged(model), folder / "base")
+    models.save_adapter(model, folder / "own", folder / "base")
+    return folder / "own"
+
+
 def values(model):
     return {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
 
@@ -135,8 +142,7 @@ def test_an_adapter_is_saved_alone(kind, tmp_path):
 def test_base_and_adapter_may_move_together(tmp_path):
     model = adapted()
     (tmp_path / "a").mkdir()
-    models.save(models.merged(model), tmp_path / "a" / "base")
-    models.save_adapter(model, tmp_path / "a" / "own", tmp_path / "a" / "base")
+    saved(tmp_path / "a", model)
     (tmp_path / "a").rename(tmp_path / "b")
     models.load(tmp_path / "b" / "own")
     (tmp_path / "b" / "base").rename(tmp_path / "elsewhere")
@@ -145,9 +151,7 @@ def test_base_and_adapter_may_move_together(tmp_path):
 
 
 def test_another_base_is_refused(tmp_path):
-    model = adapted(seed=5)
-    models.save(models.merged(model), tmp_path / "base")
-    models.save_adapter(model, tmp_path / "own", tmp_path / "base")
+    saved(tmp_path, adapted(seed=5))
     other = models.merged(adapted(seed=6))
     models.save(other, tmp_path / "other")
     with pytest.raises(ValueError, match="fits the weights alone"):
@@ -159,10 +163,7 @@ def test_another_base_is_refused(tmp_path):
 
 
 def test_a_damaged_adapter_is_refused(tmp_path):
-    model = adapted()
-    models.save(models.merged(model), tmp_path / "base")
-    models.save_adapter(model, tmp_path / "own", tmp_path / "base")
-    file = tmp_path / "own" / "adapter.safetensors"
+    file = saved(tmp_path, adapted()) / "adapter.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CorruptFolderError, match=r"adapter\.safetensors"):
         models.load(tmp_path / "own")
@@ -171,10 +172,7 @@ def test_a_damaged_adapter_is_refused(tmp_path):
 def test_weights_of_another_rank_are_refused(tmp_path):
     from keras_llm.core import write_manifest
 
-    model = adapted()
-    models.save(models.merged(model), tmp_path / "base")
-    models.save_adapter(model, tmp_path / "own", tmp_path / "base")
-    path = tmp_path / "own" / "adapter.json"
+    path = saved(tmp_path, adapted()) / "adapter.json"
     described = json.loads(path.read_text())
     described["adapter"]["rank"] = 4
     path.write_text(json.dumps(described))

@@ -7,15 +7,13 @@ import tensorflow as tf
 
 from keras_llm import data
 from keras_llm.tokenizers import ChatEncoder
-from keras_llm.training.objective import training_loss
+from keras_llm.tokenizers.chat_format import check_messages
 from keras_llm.training.task import (
-    Objective,
-    Task,
     check_architecture,
     fill_in_vocabulary,
 )
 from keras_llm.training.tasks import examples as examples_lib
-from keras_llm.training.tasks.sequence_to_sequence import target_validator
+from keras_llm.training.tasks.target_tokens import TargetTokens
 
 _TURNS = ("user", "assistant")
 # Token by which a base model was taught that a text begins, where it has one.
@@ -23,7 +21,7 @@ _SEPARATOR = "endoftext"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Chat(Task):
+class Chat(TargetTokens):
     """Writes the assistant's replies, from JSON lines {"messages": [...]}.
 
     A message is {"role": ..., "content": ...}. An optional one of the system comes
@@ -70,16 +68,16 @@ class Chat(Task):
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
         """Returns rows of conversations, with weight 1 on the replies' tokens."""
         config = experiment.data
-        splits = examples_lib.read_splits(
-            lambda source: _read(source, config), train_text, valid_text, config
+        return examples_lib.encoded_batches(
+            lambda source: _read(source, config),
+            lambda *part: self._encoded(experiment, tokenizer, *part),
+            train_text,
+            valid_text,
+            config,
+            team,
         )
-        arrays = [
-            self._encoded(experiment, examples, tokenizer, split)
-            for examples, split in zip(splits, ("training", "validation"), strict=True)
-        ]
-        return examples_lib.example_batches(*arrays, config, team)
 
-    def _encoded(self, experiment, examples, tokenizer, split):
+    def _encoded(self, experiment, tokenizer, examples, split):
         if not examples:
             raise data.DataError(f"Examples are needed. Received: none for {split}.")
         size = experiment.data.context + 1
@@ -104,15 +102,6 @@ class Chat(Task):
             "targets": ids[:, 1:],
             "weights": marks[:, 1:].astype(np.float32),
         }
-
-    def objective(self, model, config, fuse=None, rows=None):
-        """Returns the mean cross-entropy of the replies' tokens."""
-        del rows
-        return Objective(training_loss(model, config.label_smoothing, fuse))
-
-    def validator(self, strategy, model, batches):
-        """Returns the judge over the validation conversations' replies."""
-        return target_validator(strategy, model, batches)
 
     def count_tokens(self, batch):
         """Returns the tokens of all messages: padding alone is id 0 to the end."""
@@ -167,14 +156,7 @@ def _read(source, config):
 def _check(example):
     """Raises ValueError unless an example's messages are a conversation."""
     messages = example["messages"]
-    for message in messages:
-        if not isinstance(message, dict) or not all(
-            isinstance(message.get(name), str) for name in ("role", "content")
-        ):
-            raise ValueError(
-                "A message holds `role` and `content`, two texts. Received: "
-                f"{str(message)[:100]}."
-            )
+    check_messages(messages)
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or len(turns) % 2 or turns != list(_TURNS) * (len(turns) // 2):

@@ -32,6 +32,32 @@ def read_splits(
     return train, list(read(valid_text))
 
 
+def encoded_batches(
+    read: Callable[[Any], Iterable[data.Example]],
+    encode: Callable[[list[data.Example], str], Arrays],
+    train_text: Any,
+    valid_text: Any,
+    config: data.DataConfig,
+    team: Workers,
+) -> tuple[data.ExampleBatches, data.ValidationExamples]:
+    """Returns this worker's batches of examples that are each encoded alike.
+
+    Args:
+        read: From a source to its examples.
+        encode: From examples, and which split they are in words, to arrays.
+        train_text: What to learn from.
+        valid_text: What to judge by; None holds a share of `train_text` back.
+        config: Of the batches.
+        team: The workers that share the rows.
+    """
+    splits = read_splits(read, train_text, valid_text, config)
+    names = "training", "validation"
+    train, valid = (
+        encode(part, name) for part, name in zip(splits, names, strict=True)
+    )
+    return example_batches(train, valid, config, team)
+
+
 def example_batches(
     train: Arrays, valid: Arrays, config: data.DataConfig, team: Workers
 ) -> tuple[data.ExampleBatches, data.ValidationExamples]:

@@ -1,28 +1,23 @@
 """From one text to another: translation, summaries, answers."""
 
 import dataclasses
-import math
 
 import numpy as np
-import tensorflow as tf
 
 from keras_llm import data
 from keras_llm.core import checks
-from keras_llm.training.objective import training_loss, validation_loss
 from keras_llm.training.task import (
-    Objective,
-    Task,
     check_architecture,
     fill_in_vocabulary,
 )
 from keras_llm.training.tasks import examples as examples_lib
-from keras_llm.training.validation import Scores, Validator, perplexity
+from keras_llm.training.tasks.target_tokens import TargetTokens
 
 ARCHITECTURES = ("t5", "lstm_seq2seq")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SequenceToSequence(Task):
+class SequenceToSequence(TargetTokens):
     """Writes a target for a source, from JSON lines {"source": ..., "target": ...}.
 
     loss = -mean(log p(target[t] | target[< t], source)), over all real target tokens
@@ -61,22 +56,22 @@ class SequenceToSequence(Task):
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
         """Returns batches of sources, what the decoder reads, and its targets."""
         config = experiment.data
-        splits = examples_lib.read_splits(
-            lambda source: _read(source, config), train_text, valid_text, config
+        return examples_lib.encoded_batches(
+            lambda source: _read(source, config),
+            lambda *part: self._encoded(experiment, tokenizer, *part),
+            train_text,
+            valid_text,
+            config,
+            team,
         )
-        arrays = [
-            self._encoded(experiment, examples, tokenizer, split)
-            for examples, split in zip(splits, ("training", "validation"), strict=True)
-        ]
-        return examples_lib.example_batches(*arrays, config, team)
 
     def validation_batches(self, experiment, text, tokenizer, team):
         """Returns batches of examples that a model is judged by."""
         examples = list(_read(text, experiment.data))
-        arrays = self._encoded(experiment, examples, tokenizer, "validation")
+        arrays = self._encoded(experiment, tokenizer, examples, "validation")
         return examples_lib.validation_examples(arrays, experiment.data, team)
 
-    def _encoded(self, experiment, examples, tokenizer, split):
+    def _encoded(self, experiment, tokenizer, examples, split):
         sources, source_lengths = closed_rows(
             tokenizer,
             [example["source"] for example in examples],
@@ -94,15 +89,6 @@ class SequenceToSequence(Task):
             "source_lengths": source_lengths,
             **teacher_forcing(targets, lengths, experiment.model.start_id),
         }
-
-    def objective(self, model, config, fuse=None, rows=None):
-        """Returns the mean cross-entropy of the targets' tokens."""
-        del rows
-        return Objective(training_loss(model, config.label_smoothing, fuse))
-
-    def validator(self, strategy, model, batches):
-        """Returns the judge over the validation targets."""
-        return target_validator(strategy, model, batches)
 
     def count_tokens(self, batch):
         """Returns the real tokens of sources and targets."""
@@ -164,21 +150,6 @@ def teacher_forcing(
         "targets": targets.astype(np.int32),
         "weights": real.astype(np.float32),
     }
-
-
-def target_validator(strategy, model, batches) -> Validator[Scores]:
-    """Returns the judge by the mean loss of an encoder-decoder's target tokens."""
-    summed_loss = validation_loss(model)
-
-    def sums(batch):
-        return {"loss": summed_loss(batch), "count": tf.reduce_sum(batch["weights"])}
-
-    def judge(sums):
-        # NaN where there is no target to judge by: never the best.
-        loss = float(sums["loss"]) / (float(sums["count"]) or math.nan)
-        return Scores(loss, {"perplexity": perplexity(loss)}, batches.num_rows)
-
-    return Validator(strategy, batches, sums, judge)
 
 
 def _read(source, config):

@@ -4,24 +4,19 @@ import dataclasses
 
 from keras_llm import data
 from keras_llm.data import span_corruption
-from keras_llm.training.objective import training_loss
 from keras_llm.training.task import (
-    Objective,
-    Task,
     check_architecture,
     fill_in_vocabulary,
 )
-from keras_llm.training.tasks.sequence_to_sequence import (
-    ARCHITECTURES,
-    target_validator,
-)
+from keras_llm.training.tasks.sequence_to_sequence import ARCHITECTURES
+from keras_llm.training.tasks.target_tokens import TargetTokens
 
 # The same spans at every evaluation of every run.
 _VALIDATION_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpanCorruption(Task):
+class SpanCorruption(TargetTokens):
     """Writes back the spans that were cut out of a text.
 
     loss = -mean(log p(target[t] | target[< t], source)), over all target tokens of the
@@ -86,15 +81,6 @@ Received: rate=0.0, mean_length=3.0.
             experiment.model.start_id,
             seed,
         )
-
-    def objective(self, model, config, fuse=None, rows=None):
-        """Returns the mean cross-entropy of the targets' tokens."""
-        del rows
-        return Objective(training_loss(model, config.label_smoothing, fuse))
-
-    def validator(self, strategy, model, batches):
-        """Returns the judge over the validation targets."""
-        return target_validator(strategy, model, batches)
 
     def count_tokens(self, batch):
         """Returns the ids of sources and targets."""

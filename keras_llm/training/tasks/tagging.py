@@ -50,14 +50,14 @@ class Tagging(Task):
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
         """Returns batches of rows, with targets and weights [R, T] by their pieces."""
         config = experiment.data
-        splits = examples_lib.read_splits(
-            lambda source: _read(source, config), train_text, valid_text, config
+        return examples_lib.encoded_batches(
+            lambda source: _read(source, config),
+            lambda *part: _encode(experiment, tokenizer, *part),
+            train_text,
+            valid_text,
+            config,
+            team,
         )
-        arrays = [
-            _encode(experiment, tokenizer, examples, split)
-            for examples, split in zip(splits, ("training", "validation"), strict=True)
-        ]
-        return examples_lib.example_batches(*arrays, config, team)
 
     def validation_batches(self, experiment, text, tokenizer, team):
         """Returns batches of examples that a model is judged by."""

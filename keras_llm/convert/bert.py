@@ -53,6 +53,27 @@ class Dropout:
         )
 
 
+class Activation:
+    """The feed-forward's function, which is the masked-LM head's too."""
+
+    _NAMES = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+
+    def read(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Returns `activation`."""
+        name = values.pop("hidden_act", "gelu")
+        if name not in self._NAMES:
+            raise UnsupportedModelError(
+                f"`hidden_act` must be one of {', '.join(map(repr, self._NAMES))}. "
+                f"Received: hidden_act={name!r}."
+            )
+        return {"activation": self._NAMES[name]}
+
+    def write(self, config: BertConfig) -> dict[str, Any]:
+        """Returns the function's first name."""
+        names = {ours: name for name, ours in reversed(self._NAMES.items())}
+        return {"hidden_act": names[config.activation]}
+
+
 class Labels:
     """The classes' names by number, and numbers by name."""
 
@@ -85,7 +106,6 @@ FIELDS = (
 FIXED = {
     "add_cross_attention": False,
     "classifier_dropout": None,
-    "hidden_act": "gelu",
     "is_decoder": False,
     "tie_word_embeddings": True,
 }
@@ -163,7 +183,7 @@ def _family(head: str, model_class: str, *more: Any, **always: Any) -> Family:
         trunk_class=None,
         prefix="" if head == "embed" else "bert.",
         config=BertConfig,
-        fields=(*FIELDS, *more),
+        fields=(*FIELDS, Activation(), *more),
         always={
             "head": head,
             "embedding_width": None,

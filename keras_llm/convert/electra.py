@@ -24,6 +24,8 @@ DISCRIMINATOR_HEAD = {
     "discriminator_transform": "discriminator_predictions.dense",
     "discriminator_head": "discriminator_predictions.dense_prediction",
 }
+# A generator's own layer has the exact GELU whatever this says.
+FIXED = {**bert.FIXED, "hidden_act": "gelu"}
 NOT_WEIGHTS = r"(electra\.)?embeddings\.position_ids"
 # What their class of several choices reads, and no other.
 SILENT = {
@@ -83,8 +85,13 @@ def _family(head: str, model_class: str, *more: Any, **always: Any) -> Family:
         prefix=trunk,
         config=BertConfig,
         fields=(*FIELDS, *more),
-        always={"head": head, "pooler_activation": "tanh", **always},
-        fixed=bert.FIXED,
+        always={
+            "head": head,
+            "activation": "gelu",
+            "pooler_activation": "tanh",
+            **always,
+        },
+        fixed=FIXED,
         silent=SILENT,
         obsolete=bert.OBSOLETE,
         complete=complete,

@@ -9,6 +9,8 @@ from keras_llm.models import T5Config
 # By our name: feed_forward_proj, and the two fields that Transformers makes of it.
 _ACTIVATIONS = {
     "geglu_tanh": ("gated-gelu", "gelu_new", True),
+    # "gated-gelu" means the approximation there; this is its name for the exact one.
+    "geglu": ("gated-gelu_python", "gelu_python", True),
     "relu": ("relu", "relu", False),
 }
 _ACTIVATION_FIELDS = ("feed_forward_proj", "dense_act_fn", "is_gated_act")
@@ -26,7 +28,8 @@ class _Activation:
             if all(given[name] in (None, wanted[name]) for name in wanted):
                 return {"activation": ours}
         raise UnsupportedModelError(
-            f"`feed_forward_proj` must be 'gated-gelu' or 'relu'. Received: {given}."
+            "`feed_forward_proj` must be 'gated-gelu', 'gated-gelu_python' or 'relu'. "
+            f"Received: {given}."
         )
 
     def write(self, config: T5Config) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def _block(config: T5Config, ours: str, theirs: str) -> list[Weight]:
     """Returns the mapping of one block: two branches, or three in the decoder."""
     is_decoder = theirs.startswith("decoder")
     last = 2 if is_decoder else 1
-    gates = ("wi_0", "wi_1") if config.activation == "geglu_tanh" else ("wi",)
+    gates = ("wi_0", "wi_1") if config.activation.startswith("geglu") else ("wi",)
     own, cross = "0.SelfAttention", "1.EncDecAttention"
     dense = f"{last}.DenseReluDense"
     norms = {"attention_norm": 0, "feed_forward_norm": last}

@@ -20,7 +20,8 @@ class FeedForward(keras.layers.Layer):
 
     Args:
         inner_dim: F, the width between the projections.
-        activation: "gelu", "gelu_tanh", "relu", "swiglu" or "geglu_tanh".
+        activation: "gelu", "gelu_tanh", "relu", "swiglu", "geglu" or
+            "geglu_tanh".
         use_bias: Whether both projections add a bias.
         kernel_initializer: Of the first kernel.
         output_initializer: Of the second kernel; None for the same.

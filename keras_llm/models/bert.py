@@ -18,6 +18,8 @@ from keras_llm.models import heads
 from keras_llm.models.fitted import Model
 from keras_llm.models.transformer import check_buildable, check_sizes, normal
 
+ACTIVATIONS = ("gelu", "gelu_tanh")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig(Config):
@@ -40,6 +42,7 @@ Received: pooling='last'.
     num_layers: int = 12
     num_heads: int = 12
     feed_forward_width: int | None = None  # None: 4 * width.
+    activation: str = "gelu"  # Or "gelu_tanh", its approximation.
     num_segments: int = 2  # Segment ids, from 0.
     embedding_width: int | None = None  # Projected to `width`; None: the same.
     dropout: float = 0.1  # Share of values dropped while training.
@@ -56,6 +59,7 @@ Received: pooling='last'.
     def __post_init__(self):
         check_sizes(self)
         checks.check_positive("num_segments", self.num_segments)
+        checks.check_choice("activation", self.activation, ACTIVATIONS)
         if self.embedding_width is not None:
             checks.check_positive("embedding_width", self.embedding_width)
         heads.check_head(self)
@@ -199,6 +203,7 @@ def encoder_blocks(config, dtype, prefix="") -> list[EncoderBlock]:
         EncoderBlock(
             config.num_heads,
             config.inner_dim,
+            activation=config.activation,
             dropout=config.dropout,
             epsilon=config.epsilon,
             kernel_initializer=normal(),

@@ -103,7 +103,7 @@ def masked_lm_head(config, token_embedding, dtype=None, prefix=""):
     named `head_transform` and `head_norm` after `prefix`.
 
     Args:
-        config: Has `table_width` and `epsilon`.
+        config: Has `table_width`, `epsilon` and `activation`.
         token_embedding: The tied `TokenEmbedding`.
         dtype: A dtype or policy for both layers.
         prefix: Of their names.
@@ -115,7 +115,7 @@ def masked_lm_head(config, token_embedding, dtype=None, prefix=""):
         dtype=dtype,
     )
     norm = LayerNorm(config.epsilon, name=f"{prefix}head_norm", dtype=dtype)
-    return _tied(transform, norm, token_embedding)
+    return _tied(transform, norm, token_embedding, config.activation)
 
 
 def built_masked_lm_head(model: keras.Model):
@@ -133,12 +133,12 @@ def built_masked_lm_head(model: keras.Model):
     transform, norm, token_embedding = map(
         model.get_layer, ("head_transform", "head_norm", "token_embedding")
     )
-    return _tied(transform, norm, token_embedding)
+    return _tied(transform, norm, token_embedding, model.config.activation)
 
 
-def _tied(transform, norm, token_embedding):
+def _tied(transform, norm, token_embedding, activation):
     def project(hidden):
-        x = norm(activate(transform(hidden), "gelu"))
+        x = norm(activate(transform(hidden), activation))
         return token_embedding(x, reverse=True)
 
     return project

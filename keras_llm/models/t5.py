@@ -32,7 +32,7 @@ from keras_llm.models.transformer import (
 from keras_llm.ops import cache as caches
 from keras_llm.ops import masks
 
-ACTIVATIONS = ("geglu_tanh", "relu")
+ACTIVATIONS = ("geglu_tanh", "geglu", "relu")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ bidirectional=True.
     num_heads: int = 6
     head_size: int | None = 64  # None: width / num_heads.
     feed_forward_width: int | None = 1_024  # None: 4 * width.
-    activation: str = "geglu_tanh"  # Or "relu".
+    activation: str = "geglu_tanh"  # Or "geglu", with the exact GELU, or "relu".
     relative_buckets: int = 32  # Ranges of distances, in the encoder half of each way.
     relative_max_distance: int = 128  # In tokens; what is farther counts as this far.
     tied: bool = False  # Whether the output shares the embedding's table.

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-GATED = ("swiglu", "geglu_tanh")
+GATED = ("swiglu", "geglu", "geglu_tanh")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", *GATED)
 
 
@@ -16,6 +16,7 @@ def activate(x, name):
     gelu_tanh:  the same with the tanh approximation of Phi
     relu:       max(a, 0)
     swiglu:     silu(gate) * up, where x = [gate, up] along the last axis
+    geglu:      gelu(gate) * up
     geglu_tanh: gelu_tanh(gate) * up
 
     Args:
@@ -33,11 +34,16 @@ def activate(x, name):
     """
     if name in GATED:
         gate, up = ops.split(x, 2, axis=-1)
-        gate = ops.silu(gate) if name == "swiglu" else ops.gelu(gate, approximate=True)
-        return gate * up
+        return _ungated(gate, name) * up
+    return _ungated(x, name)
+
+
+def _ungated(x, name):
     if name == "relu":
         return ops.relu(x)
-    if name == "gelu_tanh":
+    if name == "swiglu":
+        return ops.silu(x)
+    if name.endswith("_tanh"):
         return ops.gelu(x, approximate=True)
     return _exact_gelu(x)
 

@@ -213,6 +213,8 @@ OURS = {
         dropout=0.25,
         separator_id=5,
     ),
+    "bert": BERT.replace(activation="gelu_tanh"),
+    "t5": T5.replace(activation="geglu"),
 }
 
 

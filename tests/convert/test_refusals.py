@@ -116,6 +116,8 @@ def test_known_extras_are_passed_over(copy, tmp_path):
         ("bert", {"architectures": None}, "BertForMaskedLM or"),
         ("bert", {"hidden_dropout_prob": 0.5}, "must equal"),
         ("bert", {"position_embedding_type": "relative_key"}, "must be 'absolute'"),
+        ("bert", {"hidden_act": "relu"}, "'gelu_new'.*hidden_act='relu'"),
+        ("electra_classify", {"hidden_act": "gelu_new"}, "`hidden_act` must be 'gelu'"),
         ("bert_classify", {"id2label": {"0": "a", "2": "b"}}, "KeyError '1'"),
         ("llama", {"hidden_act": "gelu"}, "`hidden_act` must be 'silu'"),
         ("llama", {"attention_bias": True}, "`attention_bias` must be False"),

@@ -222,7 +222,7 @@ def test_more_than_the_positions_is_refused(length, capacity, message):
         (T5, {"head_size": 0}, "head_size=0"),
         (T5, {"head_size": None, "num_heads": 3}, "multiple of `num_heads`"),
         (T5, {"num_decoder_layers": 0}, "num_decoder_layers=0"),
-        (T5, {"activation": "gelu"}, "'geglu_tanh', 'relu'"),
+        (T5, {"activation": "gelu"}, "'geglu_tanh', 'geglu', 'relu'"),
         (T5, {"relative_buckets": 7}, "num_buckets=7"),
         (T5, {"relative_max_distance": 2}, "max_distance=2"),
         (T5, {"relative_max_distance": 4}, "max_distance=4.*bidirectional|gives 4"),

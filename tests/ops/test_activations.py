@@ -32,7 +32,9 @@ def test_one_number_becomes_one(name, formula):
     np.testing.assert_allclose(y, [formula(a) for a in A], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name, of_gate", [("swiglu", silu), ("geglu_tanh", gelu_tanh)])
+@pytest.mark.parametrize(
+    "name, of_gate", [("swiglu", silu), ("geglu", gelu), ("geglu_tanh", gelu_tanh)]
+)
 def test_the_first_half_gates_the_second(name, of_gate):
     both = np.stack([A, A[::-1] + 0.3], axis=1).astype("float32")
     y = ops.convert_to_numpy(activate(ops.convert_to_tensor(both), name))

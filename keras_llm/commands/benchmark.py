@@ -1,4 +1,6 @@
-r"""Measures speed: `benchmark.py decode|encode|length|lstm|tokenize|train|train_t5`.
+r"""Measures speed: `benchmark.py SUBJECT`.
+
+Subjects are decode, encode, length, lstm, pretrained, tokenize, train, train_t5.
 
 Figures are medians over repeated runs (of tokenizing, the best pass). A peer can be
 measured beside them: --peer='COMMAND' is run before and after, and what it prints is
@@ -19,13 +21,25 @@ from absl import app, flags
 
 from keras_llm.commands import _table
 
-SUBJECTS = ("decode", "encode", "length", "lstm", "tokenize", "train", "train_t5")
+SUBJECTS = (
+    "decode",
+    "encode",
+    "length",
+    "lstm",
+    "pretrained",
+    "tokenize",
+    "train",
+    "train_t5",
+)
 
 _PEER = flags.DEFINE_multi_string(
     "peer", [], "Command to run before and after, for comparison; may be repeated."
 )
 _PLOT = flags.DEFINE_string(
     "plot", None, "Of `length`: file to draw the times to, such as length.png."
+)
+_MODEL = flags.DEFINE_string(
+    "model", None, "Of `pretrained`: the model folder, such as an imported one."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object.")
 
@@ -34,6 +48,10 @@ def main(argv: list[str]) -> None:
     """Measures one subject and prints a table."""
     if len(argv) != 2 or argv[1] not in SUBJECTS:
         raise app.UsageError(f"Name one of {', '.join(SUBJECTS)}: {argv[1:]}.")
+    if (argv[1] == "pretrained") != (_MODEL.value is not None):
+        raise app.UsageError(
+            f"--model is for `pretrained`, which needs it: {argv[1]}, {_MODEL.value}."
+        )
     before = [_run_peer(command) for command in _PEER.value]
     rows = _measure(argv[1])
     after = [_run_peer(command) for command in _PEER.value]
@@ -74,6 +92,10 @@ def _measure(subject: str) -> list[dict]:
         from keras_llm.commands._bench_lstm import benchmark_lstm
 
         return benchmark_lstm()
+    if subject == "pretrained":
+        from keras_llm.commands._bench_pretrained import benchmark_pretrained
+
+        return benchmark_pretrained(str(_MODEL.value))
     if subject == "tokenize":
         from keras_llm.commands._bench_tokenize import benchmark_tokenize
 

@@ -39,6 +39,12 @@ _ADD_SEPARATORS = flags.DEFINE_bool(
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "mixed_bfloat16"], "Of the arithmetic."
 )
+_QUANTIZE = flags.DEFINE_enum(
+    "quantize",
+    None,
+    ["int8"],
+    "Round projections and tables of tokens first, as export.py --quantize does.",
+)
 _SAMPLES = flags.DEFINE_integer(
     "samples", 64, "Latents drawn for each text, of a text VAE alone.", 1
 )
@@ -76,9 +82,10 @@ def main(argv: list[str]) -> None:
     from keras_llm import models
     from keras_llm.training.metrics import finite_or_none
 
-    figures = _measure(
-        models.load(_MODEL.value, _DTYPE.value), models.load_tokenizer(_MODEL.value)
-    )
+    model = models.load(_MODEL.value, _DTYPE.value)
+    if _QUANTIZE.value is not None:
+        models.quantize(model)
+    figures = _measure(model, models.load_tokenizer(_MODEL.value))
     name, loss = next(iter(figures.items()))
     if not math.isfinite(loss):
         raise ValueError(

@@ -35,6 +35,13 @@ _JIT = flags.DEFINE_bool(
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float16"], "Of weights and arithmetic."
 )
+_QUANTIZE = flags.DEFINE_enum(
+    "quantize",
+    None,
+    ["int8"],
+    "Keep projections and tables of tokens in eight bits: a quarter of the size. Not "
+    "with --jit.",
+)
 _VERIFY = flags.DEFINE_bool("verify", True, "Prove the export before it appears.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of fresh weights, for --config.", 0, 2**32 - 1)
 
@@ -52,7 +59,14 @@ def main(argv: list[str]) -> None:
             "--config",
         )
     else:
-        _idle_flags.refuse([_ADAPTER], "with --config: it belongs to --model")
+        _idle_flags.refuse(
+            [_ADAPTER, _QUANTIZE], "with --config: it belongs to --model"
+        )
+    if _JIT.value and _QUANTIZE.value is not None:
+        raise app.UsageError(
+            "--quantize is not for --jit: XLA multiplies by eight bits several times "
+            "slower than by floats. Leave one of them out."
+        )
     import tensorflow as tf
 
     from keras_llm import export
@@ -68,6 +82,7 @@ def main(argv: list[str]) -> None:
             _DTYPE.value,
             _VERIFY.value,
             _adapters(),
+            _QUANTIZE.value,
         )
     else:
         model, tokenizer = _fresh()

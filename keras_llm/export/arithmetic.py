@@ -16,14 +16,29 @@ def compute_dtype(model) -> str:
     return model.layers[-1].compute_dtype
 
 
+def weight_kind(model) -> str:
+    """Returns what projections and tables are kept in: "int8", or as they compute."""
+    return compute_dtype(model) if models.quantized_weights(model) is None else "int8"
+
+
 @contextlib.contextmanager
 def layout(model, jit: bool) -> Iterator[list]:
     """Lays a model's kernels out for tracing; yields the variables to write.
 
-    Compiled products read a kernel as it is; others want it in panels.
+    Compiled products read a kernel as it is; others want it in panels. What is
+    quantised stays so.
+
+    Raises:
+        ValueError: A quantised model is to be compiled.
     """
+    quantized = models.quantized_weights(model)
+    if quantized is not None and jit:
+        raise ValueError(
+            "A quantised model is exported without `jit`: XLA multiplies by eight bits "
+            "several times slower than by floats. Received: jit=True."
+        )
     several = models.several_adapters(model)
     own = several.variables if several else []
-    plain = contextlib.nullcontext(model.weights)
-    with plain if jit else packed_kernels(model) as weights:
+    as_it_is = contextlib.nullcontext(quantized or model.weights)
+    with as_it_is if jit or quantized else packed_kernels(model) as weights:
         yield [*weights, *own]

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_llm.export.arithmetic import TOLERANCES, compute_dtype
+from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, weight_kind
 from keras_llm.export.servable import Servable
 from keras_llm.models import count_parameters
 
@@ -38,6 +38,7 @@ A SavedModel that takes and returns strings. {start}
 | architecture | {model.config.architecture} |
 | parameters | {count_parameters(model):,} |
 | dtype | {dtype} |
+| projections and tables of tokens | {weight_kind(model)} |
 | length of a request | {subject.limits()} |
 | tokenizer | {subject.tokenizer.kind}, {subject.tokenizer.vocab_size:,} ids |
 | proof | {proof} |

@@ -16,7 +16,12 @@ from keras_llm.core import (
     write_text,
 )
 from keras_llm.core.prediction_log import WARMUP_PATH, write_warmup
-from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, layout
+from keras_llm.export.arithmetic import (
+    TOLERANCES,
+    compute_dtype,
+    layout,
+    weight_kind,
+)
 from keras_llm.export.card import card
 from keras_llm.export.servable import Servable
 from keras_llm.export.servables import servable
@@ -24,6 +29,7 @@ from keras_llm.export.shared_nodes import share_nodes
 from keras_llm.export.verify import verify as verify_export
 
 DTYPES = tuple(TOLERANCES)
+QUANTIZED = ("int8",)
 
 # Sizes to which TF Serving rounds a batch up; the last is the greatest batch.
 _BATCHING = """max_batch_size { value: 8 }
@@ -91,6 +97,7 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
             architecture=model.config.architecture,
             config=model.config.to_dict(),
             dtype=compute_dtype(model),
+            weights=weight_kind(model),
             jit=jit,
             verified_answers=compared,
         )
@@ -122,7 +129,7 @@ def _save(subject: Servable, folder: pathlib.Path) -> None:
 
 
 def from_model_folder(
-    folder, out, jit=False, dtype="float32", verify=True, adapters=None
+    folder, out, jit=False, dtype="float32", verify=True, adapters=None, quantize=None
 ):
     """Reads a model folder and exports it.
 
@@ -134,19 +141,25 @@ def from_model_folder(
         verify: See `export`.
         adapters: Name to adapter folder of that model: the export then has the input
             `adapter`, by which each row chooses one, or "" for none.
+        quantize: "int8" keeps projections and tables of tokens in eight bits
+            (`models.quantize`); None as they are.
 
     Returns:
         The path of the new folder.
 
     Raises:
         FileNotFoundError: `folder` does not exist, or holds no tokenizer.
-        ValueError: `dtype` is none of `DTYPES`; and as `export`, as its others.
+        ValueError: `dtype` is none of `DTYPES`, `quantize` is unknown or meets `jit`;
+            and as `export`, as its others.
         core.CorruptFolderError: A file of `folder` differs from its manifest.
     """
     checks.check_choice("dtype", dtype, DTYPES)
+    checks.check_choice("quantize", quantize, (None, *QUANTIZED))
     check_version(pathlib.Path(out))
     check_absent(out)
     model = models.load(folder, dtype)
     if adapters:
         models.add_adapters(model, adapters, folder)
+    if quantize is not None:
+        models.quantize(model)
     return export(model, models.load_tokenizer(folder), out, jit, verify)

@@ -62,6 +62,7 @@ class TokenEmbedding(keras.layers.Layer):
         self.use_output_bias = use_output_bias
         self.logit_scale = logit_scale
         self.vector_scale = vector_scale
+        self.quantized = None  # The table in fewer bits, set by hand.
 
     def build(self, _):
         """Makes `embeddings` [V, D] and `output_bias` [V]."""
@@ -83,12 +84,13 @@ class TokenEmbedding(keras.layers.Layer):
     def call(self, x, reverse=False):
         """Returns vectors [..., D], or logits [..., V]."""
         if not reverse:
-            vectors = ops.take(self.embeddings, x, axis=0)
-            vectors = ops.cast(vectors, self.compute_dtype)
+            vectors = self._rows(x)
             return vectors if self.vector_scale == 1 else vectors * self.vector_scale
         if len(x.shape) == 2:
             return self.next_token_logits(x)
         x = self._scaled(x)
+        if self.quantized is not None:
+            return self._finish(self.quantized.product(x))
         # This spelling multiplies by the transpose without making a copy of it.
         letters = "abc"[: len(x.shape) - 1]
         subscripts = f"{letters}y,zy->{letters}z"
@@ -103,6 +105,8 @@ class TokenEmbedding(keras.layers.Layer):
                 the left factor, and would copy what panels cut off at the end.
         """
         x_BD = self._scaled(x_BD)
+        if self.quantized is not None:
+            return self._finish(self.quantized.product(x_BD))
         table = ops.cast(self.embeddings, self.compute_dtype)
 
         def plain():
@@ -120,6 +124,12 @@ class TokenEmbedding(keras.layers.Layer):
             is_few = ops.logical_and(rows > 1, rows <= products.FEW_ROWS)
             logits = ops.cond(is_few, panels, plain)
         return self._finish(logits)
+
+    def _rows(self, ids):
+        """Returns the vectors [..., D] of ids as they are kept."""
+        if self.quantized is not None:
+            return self.quantized.rows(ids)
+        return ops.cast(ops.take(self.embeddings, ids, axis=0), self.compute_dtype)
 
     def _finish(self, logits):
         """Returns the logits in float32, with their bias."""

@@ -41,7 +41,7 @@ class Linear(keras.layers.Layer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
-        self.packed = None
+        self.packed = None  # Another way to multiply by the kernel.
         self.bank = None  # Of saved adapters, chosen row by row.
         # Without weights, and not called, unless `models.add_adapter` starts it.
         self.adapter = LowRankAdapter(name="adapter", dtype=self.dtype_policy)
@@ -83,8 +83,14 @@ class Linear(keras.layers.Layer):
         """Multiplies by a packed copy of the kernel from now on.
 
         Raises:
-            ValueError: The layer has an adapter, which a copy would leave out.
+            ValueError: The layer has an adapter, which a copy would leave out, or
+                multiplies by something else already.
         """
+        if self.packed is not None:
+            raise ValueError(
+                "A kernel is packed once, and not if it is quantised. Received: "
+                f"{self.path}, which multiplies by a {type(self.packed).__name__}."
+            )
         if self.adapter.started:
             raise ValueError(
                 "A kernel is packed without an adapter beside it. Received: "

@@ -39,6 +39,7 @@ from keras_llm.models.lstm_seq2seq import (
     LSTMSeq2SeqDecoder,
     build_lstm_seq2seq,
 )
+from keras_llm.models.quantized import quantize, quantized_weights
 from keras_llm.models.several_adapters import add_adapters, several_adapters
 from keras_llm.models.sharding import layout_map
 from keras_llm.models.t5 import T5Config, T5Decoder, build_t5
@@ -95,6 +96,8 @@ __all__ = [
     "load_weights",
     "merged",
     "open_values",
+    "quantize",
+    "quantized_weights",
     "save",
     "save_adapter",
     "save_values",

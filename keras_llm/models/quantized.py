@@ -38,20 +38,24 @@ def quantize(model: keras.Model) -> None:
             "A model is quantised without an adapter that learns. Merge it first: "
             "models.merged(model)."
         )
-    replaced: dict[int, list[Any]] = {}
     for layer in sublayers(model):
         if isinstance(layer, Linear) and layer.built:
             layer.packed = QuantizedKernel(layer)
-            replaced[id(layer.kernel)] = layer.packed.variables
         elif isinstance(layer, TokenEmbedding) and layer.built:
             layer.quantized = QuantizedTable(layer)
-            replaced[id(layer.embeddings)] = layer.quantized.variables
-    weights = []
-    for weight in model.weights:
-        weights += replaced.get(id(weight), [weight])
-    model.quantized_weights = weights
 
 
 def quantized_weights(model: keras.Model) -> list[Any] | None:
     """Returns the variables that a quantised model computes with, None of others."""
-    return getattr(model, "quantized_weights", None)
+    replaced: dict[int, list[Any]] = {}
+    for layer in sublayers(model):
+        if isinstance(layer, Linear) and isinstance(layer.packed, QuantizedKernel):
+            replaced[id(layer.kernel)] = layer.packed.variables
+        elif isinstance(layer, TokenEmbedding) and layer.quantized is not None:
+            replaced[id(layer.embeddings)] = layer.quantized.variables
+    if not replaced:
+        return None
+    weights: list[Any] = []
+    for weight in model.weights:
+        weights += replaced.get(id(weight), [weight])
+    return weights

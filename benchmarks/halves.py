@@ -12,8 +12,8 @@ def run_half(
     """Reads the flags and runs the half that is asked for."""
     flags = argparse.ArgumentParser(description=description.partition("\n")[0])
     flags.add_argument("half", choices=("peer", "compare"))
-    flags.add_argument("--source", help="GGUF file.")
-    flags.add_argument("--model", help="Model folder that was imported from it.")
+    flags.add_argument("--source", help="GGUF file, or folder, that the peer reads.")
+    flags.add_argument("--model", help="What was made of it here.")
     flags.add_argument("--file", required=True, help="What the peer found.")
     given = flags.parse_args()
     wanted = "source" if given.half == "peer" else "model"

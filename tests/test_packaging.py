@@ -80,7 +80,7 @@ def test_the_tests_import_what_their_extras_require():
     # pytest brings packaging.
     missing = (
         found.keys()
-        - names("", "test", "corpus", "gguf", "jax", "metrics", "plot")
+        - names("", "test", "corpus", "gguf", "jax", "metrics", "plot", "search")
         - {"packaging", "keras-hub"}
     )
     assert {name: found[name] for name in missing} == {}
@@ -91,7 +91,7 @@ def lock() -> str:
 
 
 @pytest.mark.parametrize(
-    "extra", ["", "test", "dev", "corpus", "gguf", "jax", "metrics", "plot"]
+    "extra", ["", "test", "dev", "corpus", "gguf", "jax", "metrics", "plot", "search"]
 )
 def test_the_lock_satisfies_every_requirement(extra):
     pins = {match["name"]: match["version"] for match in PIN.finditer(lock())}

@@ -5,6 +5,7 @@ from keras_llm.training.tasks.chat import Chat
 from keras_llm.training.tasks.classification import Classification
 from keras_llm.training.tasks.language_model import LanguageModel
 from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
+from keras_llm.training.tasks.preferences import Preferences
 from keras_llm.training.tasks.question_answering import QuestionAnswering
 from keras_llm.training.tasks.replaced_tokens import ReplacedTokens
 from keras_llm.training.tasks.sequence_to_sequence import SequenceToSequence
@@ -20,6 +21,7 @@ TASKS: dict[str, type[Task]] = {
         Chat,
         Classification,
         MaskedLanguageModel,
+        Preferences,
         QuestionAnswering,
         ReplacedTokens,
         SequenceToSequence,
@@ -35,6 +37,7 @@ __all__ = [
     "Classification",
     "LanguageModel",
     "MaskedLanguageModel",
+    "Preferences",
     "QuestionAnswering",
     "ReplacedTokens",
     "SequenceToSequence",

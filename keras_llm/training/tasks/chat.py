@@ -86,7 +86,7 @@ class Chat(TargetTokens):
         encoder = ChatEncoder(tokenizer)
         for start in range(0, len(examples), examples_lib.CHUNK):
             part = examples[start : start + examples_lib.CHUNK]
-            for i, (ids, marks) in enumerate(_conversations(encoder, part), start):
+            for i, (ids, marks) in enumerate(conversations(encoder, part), start):
                 if separator is not None:
                     ids, marks = np.append(separator, ids), np.append(0, marks)
                 left_out[i] = max(0, len(ids) - size)
@@ -133,8 +133,8 @@ def packed_rows(
     ]
 
 
-def _conversations(encoder, examples):
-    """Yields ids and marks of each conversation."""
+def conversations(encoder, examples):
+    """Yields ids of each conversation, and marks: 1 where they are of a reply."""
     nested = [
         [
             [examples_lib.utf8(message[name]) for message in example["messages"]]
@@ -154,8 +154,11 @@ def _read(source, config):
 
 
 def _check(example):
-    """Raises ValueError unless an example's messages are a conversation."""
-    messages = example["messages"]
+    check_turns(example["messages"])
+
+
+def check_turns(messages):
+    """Raises ValueError unless messages are a conversation that ends with a reply."""
     check_messages(messages)
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles

@@ -9,14 +9,20 @@ import runpy
 import subprocess
 import sys
 
+import keras
 import pytest
 
-from keras_llm import models
+from keras_llm import models, tokenizers
 from keras_llm.commands._bench_decode import benchmark_decode
 from keras_llm.commands._bench_encode import benchmark_encode
 from keras_llm.commands._bench_length import benchmark_length
 from keras_llm.commands._bench_lstm import benchmark_lstm
-from keras_llm.commands._bench_train import benchmark_train, benchmark_train_t5
+from keras_llm.commands._bench_pretrained import benchmark_pretrained
+from keras_llm.commands._bench_train import (
+    benchmark_adapter,
+    benchmark_train,
+    benchmark_train_t5,
+)
 from tests import forked
 
 PEERS = pathlib.Path(__file__).parents[1] / "benchmarks"
@@ -60,6 +66,22 @@ def test_decode(config):
 def test_train(config):
     rows = benchmark_train(("float32",), 3, 8, repeats=2, jit="off", config=config)
     positive(rows, "tokens_per_second", "peak_gigaflops", "utilisation")
+
+
+def test_adapter(config):
+    (row,) = benchmark_adapter(("float32",), 3, 8, repeats=2, jit="off", config=config)
+    positive([row], "tokens_per_second", "milliseconds_per_step", "peak_mebibytes")
+
+
+def test_pretrained(config, tmp_path):
+    folder = tmp_path / "model"
+    keras.utils.set_random_seed(0)
+    models.save(models.build(config), folder, tokenizers.ByteTokenizer())
+    ways = ({"dtype": "float32"}, {"dtype": "float32", "quantize": "int8"})
+    rows = benchmark_pretrained(folder, (2,), 3, 5, 4, repeats=1, ways=ways)
+    assert [row.pop("name") for row in rows] == ["float32", "float32 int8"]
+    positive(rows, *rows[0])
+    assert rows[1]["megabytes"] < rows[0]["megabytes"]
 
 
 def test_train_t5():

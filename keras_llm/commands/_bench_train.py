@@ -117,7 +117,62 @@ def benchmark_train_t5(
     return figures
 
 
-def _median_seconds(config, train_config, rows: int, context: int, repeats: int):
+def benchmark_adapter(
+    dtypes: tuple[str, ...] = ("float32", "mixed_bfloat16"),
+    rows: int = 4,
+    context: int = 256,
+    repeats: int = 5,
+    jit: str = "auto",
+    config: Any = None,
+) -> list[dict[str, Any]]:
+    """Times steps that learn an adapter alone: LoRA of rank 8 on every projection.
+
+    Args:
+        dtypes: As in `benchmark_train`, and so are `rows` to `jit`.
+        rows: Rows of the batch.
+        context: Tokens of a row.
+        repeats: Steps, of which the median is taken.
+        jit: As in `TrainConfig.jit`.
+        config: A model config; None for the shape of SmolLM2-135M.
+
+    Returns:
+        One dict per dtype: `name`, `tokens_per_second`, `milliseconds_per_step` and
+        `peak_mebibytes`, the most that the process has held by then.
+    """
+    import re
+
+    from keras_llm import models, training
+    from keras_llm.configs import smollm2_135m
+
+    if config is None:
+        config = smollm2_135m.get_config().model.replace(vocab_size=49_152)
+    figures = []
+    for dtype in dtypes:
+        train_config = training.TrainConfig(dtype=dtype, jit=jit)
+        seconds = _median_seconds(
+            config,
+            train_config,
+            rows,
+            context,
+            repeats,
+            adapter=models.AdapterConfig(rank=8),
+        )
+        with open("/proc/self/status", encoding="ascii") as status:
+            held = re.search(r"VmHWM:\s+(\d+) kB", status.read())
+        figures.append(
+            {
+                "name": f"adapter {dtype} {rows}x{context}",
+                "tokens_per_second": rows * context / seconds,
+                "milliseconds_per_step": 1e3 * seconds,
+                "peak_mebibytes": int(held[1]) / 1024 if held else None,
+            }
+        )
+    return figures
+
+
+def _median_seconds(
+    config, train_config, rows: int, context: int, repeats: int, adapter: Any = None
+):
     import keras
     import numpy as np
     import tensorflow as tf
@@ -126,6 +181,8 @@ def _median_seconds(config, train_config, rows: int, context: int, repeats: int)
 
     keras.utils.set_random_seed(0)
     model = models.build(config, train_config.dtype)
+    if adapter is not None:
+        models.add_adapter(model, adapter)
     step = training.make_step(model, train_config)
     ids = np.random.randint(0, config.vocab_size, (1, 1, rows, context + 1), "int32")
     batch = {

@@ -1,6 +1,7 @@
 r"""Measures speed: `benchmark.py SUBJECT`.
 
-Subjects are decode, encode, length, lstm, pretrained, tokenize, train, train_t5.
+Subjects are adapter, decode, encode, length, lstm, pretrained, tokenize, train and
+train_t5.
 
 Figures are medians over repeated runs (of tokenizing, the best pass). A peer can be
 measured beside them: --peer='COMMAND' is run before and after, and what it prints is
@@ -22,6 +23,7 @@ from absl import app, flags
 from keras_llm.commands import _table
 
 SUBJECTS = (
+    "adapter",
     "decode",
     "encode",
     "length",
@@ -76,6 +78,10 @@ def main(argv: list[str]) -> None:
 
 
 def _measure(subject: str) -> list[dict]:
+    if subject == "adapter":
+        from keras_llm.commands._bench_train import benchmark_adapter
+
+        return benchmark_adapter()
     if subject == "decode":
         from keras_llm.commands._bench_decode import benchmark_decode
 

@@ -1,7 +1,7 @@
 r"""Reads a checkpoint folder of Transformers, or a GGUF file, into a model folder.
 
-JSON, safetensors and GGUF alone are opened: no pickle, no code, no file outside the
-folder.
+JSON, safetensors, GGUF and, of BERT's first release, a TensorFlow checkpoint alone are
+opened: no pickle, no code, no file outside the folder.
 Whatever the model does that ours cannot do is refused by its name.
 
 Example: python scripts/import_weights.py --source=SmolLM2-135M --out=models/smol
@@ -15,7 +15,7 @@ _SOURCE = flags.DEFINE_string(
     "source",
     None,
     "Folder with config.json and model.safetensors, or its shards and their index; or "
-    "a file that ends in .gguf.",
+    "bert_config.json and a TensorFlow checkpoint; or a file that ends in .gguf.",
     required=True,
 )
 _OUT = flags.DEFINE_string("out", None, "New model folder.", required=True)

@@ -13,6 +13,7 @@ from keras_llm.convert import (
     gguf_tokenizer,
     llama,
     sentence_files,
+    tf_bert,
 )
 from keras_llm.convert.families import family_of
 from keras_llm.convert.family import UnsupportedModelError
@@ -38,7 +39,8 @@ def import_folder(
     Args:
         source: Holds `config.json`, and `model.safetensors` or its shards with
             `model.safetensors.index.json`. Or two such folders, `generator` and
-            `discriminator`, of an ELECTRA. Files that are links are refused.
+            `discriminator`, of an ELECTRA. Or BERT's first release: `bert_config.json`
+            with a TensorFlow checkpoint. Files that are links are refused.
         out: The model folder; it must not exist.
         ignored_fields: Fields of their config that change nothing, as you know.
         with_tokenizer: Whether to read the tokenizer's files too, if there are any.
@@ -58,6 +60,9 @@ def import_folder(
         raise FileNotFoundError(f"A checkpoint folder is needed. Received: {source}.")
     if electra_pair.is_pair(root):
         electra_pair.import_pair(root, out, ignored_fields, with_tokenizer)
+        return
+    if tf_bert.is_tf_bert(root):
+        tf_bert.import_tf_bert(root, out, ignored_fields, with_tokenizer)
         return
     values = {**fitting.read_values(root), **sentence_files.read_pooling(root)}
     family = family_of(values)

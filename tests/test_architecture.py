@@ -35,7 +35,11 @@ RANKED = (
 CORE_ONLY = ("serving",)
 # Plain Keras: what is here runs on every backend.
 BACKEND_FREE = ("ops", "layers", "models")
-ASKS_BACKEND = ("keras_llm/ops/replica.py", "keras_llm/ops/in_place.py")
+ASKS_BACKEND = (
+    "keras_llm/ops/eight_bits.py",
+    "keras_llm/ops/in_place.py",
+    "keras_llm/ops/replica.py",
+)
 
 MAX_FILE_LINES = {"keras_llm": 400, "scripts": 400, "tests": 500}
 MAX_FUNCTION_LINES = 50  # Without the docstring.

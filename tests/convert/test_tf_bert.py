@@ -142,6 +142,8 @@ def test_damaged_files_are_typed_errors(tmp_path):
     files = sorted(source.glob("bert_model.ckpt.*"))
     assert len(files) == 2
     rng = np.random.default_rng(0)
+    convert.import_folder(source, tmp_path / "whole")
+    weights = (tmp_path / "whole" / "model.safetensors").read_bytes()
     refused = 0
     for path in files:
         whole = path.read_bytes()
@@ -150,12 +152,15 @@ def test_damaged_files_are_typed_errors(tmp_path):
             flipped = bytearray(whole)
             flipped[cut] ^= 1 << int(rng.integers(8))
             path.write_bytes(whole[:cut] if i % 2 else bytes(flipped))
+            out = tmp_path / f"{path.suffix}{i}"
             try:
-                convert.import_folder(source, tmp_path / f"{path.suffix}{i}")
+                convert.import_folder(source, out)
             except (CorruptFolderError, FileNotFoundError):
                 refused += 1
+            else:  # A byte that nothing reads: TensorFlow keeps sums of all others.
+                assert (out / "model.safetensors").read_bytes() == weights
         path.write_bytes(whole)
-    assert refused == 50  # TensorFlow keeps a checksum of every block.
+    assert refused >= 45
 
 
 def test_one_checkpoint_is_asked_for(tmp_path):

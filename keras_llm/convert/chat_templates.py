@@ -5,6 +5,7 @@ character by character, but for white space between the parts and the default te
 the system.
 """
 
+import hashlib
 import logging
 import re
 from typing import Any
@@ -25,12 +26,26 @@ _CHATML = re.compile(
     r"\{\{'<\|im_start\|>assistant\n'\}\}\{%endif%\}"
 )
 
+# Qwen2.5's, of which the part without tools is ChatML: too long to be spelt again.
+_QWEN2_5 = "cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"
+_QWEN2_5_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+# Llama 3's first, which trims contents. Later ones tell the date.
+_LLAMA3 = re.compile(
+    r"\{%set loop_messages = messages%\}\{%for message in loop_messages%\}"
+    r"\{%set content = '<\|start_header_id\|>'\+message\['role'\]\+"
+    r"'<\|end_header_id\|>\n\n'\+message\['content'\] \| trim\+'<\|eot_id\|>'%\}"
+    r"\{%if loop\.index0 == 0%\}\{%set content = bos_token\+content%\}\{%endif%\}"
+    r"\{\{content\}\}\{%endfor%\}(?:\{%if add_generation_prompt%\})?"
+    r"\{\{'<\|start_header_id\|>assistant<\|end_header_id\|>\n\n'\}\}(?:\{%endif%\})?"
+)
+
 
 def adopt_template(tokenizer: Tokenizer, template: Any, source: Any) -> None:
     """Lets a tokenizer read conversations if a template is one that is known.
 
-    Known is ChatML, as SmolLM2 has it, with or without a default system message. Of
-    another one a warning tells that the model will not chat.
+    Known are ChatML, as SmolLM2 has it, with or without a default system message,
+    Qwen2.5's without tools, and Llama 3's first. Of another one a warning tells that
+    the model will not chat.
 
     Args:
         tokenizer: The tokenizer that the template is for.
@@ -39,23 +54,58 @@ def adopt_template(tokenizer: Tokenizer, template: Any, source: Any) -> None:
     """
     if template is None:
         return
-    found = _CHATML.fullmatch(_tidy(template)) if isinstance(template, str) else None
-    ids = {name: tokenizer.special_ids.get(role) for role, name in _names(tokenizer)}
-    opening, closing = ids.get("<|im_start|>"), ids.get("<|im_end|>")
-    if found is None or opening is None or closing != tokenizer.end_id:
+    form = _format(tokenizer, template) if isinstance(template, str) else None
+    if form is None or form.close_ids != (tokenizer.end_id,):
         _log.warning(
             "The chat template of %s is none that is known (ChatML, ended by its "
-            "<|im_end|>): the model is imported without one, and will not chat.",
+            "<|im_end|>; Qwen2.5's; Llama 3's first): the model is imported without "
+            "one, and will not chat.",
             source,
         )
         return
-    tokenizer.use_chat(
-        ChatFormat(
-            open_ids=(opening,),
-            close_ids=(closing,),
-            default_system=found["system"] or "",
-        )
-    )
+    tokenizer.use_chat(form)
+
+
+def _format(tokenizer: Tokenizer, template: str) -> ChatFormat | None:
+    """Returns what a template does, if it is known and the tokenizer has its tokens."""
+    ids = {name: tokenizer.special_ids[role] for role, name in _names(tokenizer)}
+
+    def numbers(*names):
+        return tuple(ids[name] for name in names)
+
+    try:
+        if _LLAMA3.fullmatch(
+            _tidy(
+                template,
+            )
+        ):
+            return ChatFormat(
+                begin_ids=numbers("<|begin_of_text|>"),
+                open_ids=numbers("<|start_header_id|>"),
+                header_end_ids=numbers("<|end_header_id|>"),
+                header_text="\n\n",
+                close_ids=numbers("<|eot_id|>"),
+                after_text="",
+                trims=True,
+            )
+        system = _system(template)
+        if system is not None:
+            return ChatFormat(
+                open_ids=numbers("<|im_start|>"),
+                close_ids=numbers("<|im_end|>"),
+                default_system=system,
+            )
+    except KeyError:  # Its vocabulary lacks a token of the template.
+        return None
+    return None
+
+
+def _system(template: str) -> str | None:
+    """Returns the default system message of a ChatML, None of another template."""
+    if hashlib.sha256(template.encode()).hexdigest() == _QWEN2_5:
+        return _QWEN2_5_SYSTEM
+    found = _CHATML.fullmatch(_tidy(template))
+    return None if found is None else found["system"] or ""
 
 
 def _names(tokenizer):

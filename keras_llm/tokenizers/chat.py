@@ -8,6 +8,10 @@ import tensorflow as tf
 from keras_llm.tokenizers.chat_format import ASSISTANT, ROLES, SYSTEM, USER, ChatFormat
 from keras_llm.tokenizers.tokenizer import Tokenizer, rows_of_values
 
+# White space at either end of a text, as Python and Jinja see it.
+_SPACE = r"[\t-\r\x{1c}-\x{20}\x{85}\p{Z}]"
+_ENDS = rf"\A{_SPACE}+|{_SPACE}+\z"
+
 
 class Conversations(NamedTuple):
     """Ragged ids [B, (N)], and 1 where an id is of a reply, 0 elsewhere."""
@@ -89,7 +93,10 @@ class ChatEncoder:
         """
         if self.format.default_system:
             roles, contents = self._with_system(roles, contents)
-        ids, is_reply = self._messages(roles.values, contents.values)
+        texts = contents.values
+        if self.format.trims:
+            texts = tf.strings.regex_replace(texts, _ENDS, "")
+        ids, is_reply = self._messages(roles.values, texts)
         splits = tf.gather(ids.row_splits, tf.cast(roles.row_splits, tf.int64))
         begin = _repeated(self.format.begin_ids, roles.nrows())
         return Conversations(

@@ -28,6 +28,7 @@ class ChatFormat(Config):
     header_text: str = "\n"
     close_ids: tuple[int, ...]
     after_text: str = "\n"
+    trims: bool = False  # Whether white space at the ends of a content goes.
     default_system: str = ""  # Content of the system message where none is given.
 
     def __post_init__(self):

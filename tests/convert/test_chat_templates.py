@@ -1,5 +1,7 @@
 """Chat templates against Jinja itself."""
 
+import pathlib
+
 import jinja2
 import pytest
 
@@ -16,6 +18,16 @@ DEFAULT = (
     "Be brief.<|im_end|>\\n' }}{% endif %}"
 )
 PLAIN, WITH_SYSTEM = LOOP.replace("SYSTEM", ""), LOOP.replace("SYSTEM", DEFAULT)
+TEMPLATES = pathlib.Path(__file__).parents[2] / "testdata" / "chat_templates"
+QWEN = (TEMPLATES / "qwen2_5.jinja").read_text("utf-8")
+LLAMA = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}"
+    "{% set content = '<|start_header_id|>' + message['role'] + "
+    "'<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}"
+    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
+    "{{ content }}{% endfor %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
 TALK = [
     {"role": "user", "content": "Hi\n there "},
     {"role": "assistant", "content": "Yes"},
@@ -31,7 +43,37 @@ def tokenizer(end="<|im_end|>"):
     )
 
 
-@pytest.mark.parametrize("template", [PLAIN, WITH_SYSTEM], ids=["plain", "system"])
+def test_llama_trims_what_jinja_trims():
+    alphabet = [bytes([b]) for b in range(256)]
+    names = {
+        "end": "<|eot_id|>",
+        "bos": "<|begin_of_text|>",
+        "start_header_id": "<|start_header_id|>",
+        "end_header_id": "<|end_header_id|>",
+    }
+    special = {role: 256 + i for i, role in enumerate(names)}
+    subject = tokenizers.ByteBPETokenizer([*alphabet, *[b""] * 4], [], special, names)
+    adopt_template(subject, LLAMA, "here")
+    # Spaces of every kind that Python strips, and one that it does not.
+    spaces = "".join(chr(i) for i in range(0x3001) if chr(i).isspace())
+    talk = [
+        {"role": "system", "content": f"{spaces}a b{spaces}"},
+        {"role": "user", "content": "\u200bc\u200b\n"},
+        {"role": "assistant", "content": " d\ne "},
+        {"role": "user", "content": "   "},
+    ]
+    roles, contents = ([[m[name] for m in talk]] for name in ("role", "content"))
+    row = tokenizers.ChatEncoder(subject).prompts(roles, contents).to_list()[0]
+    spelled = {special[role]: name.encode() for role, name in names.items()}
+    printed = b"".join(spelled.get(i) or bytes([i]) for i in row).decode()
+    assert printed == jinja2.Template(LLAMA).render(
+        messages=talk, bos_token="<|begin_of_text|>"
+    )
+
+
+@pytest.mark.parametrize(
+    "template", [PLAIN, WITH_SYSTEM, QWEN], ids=["plain", "system", "qwen2.5"]
+)
 def test_ids_are_those_of_the_printed_template(template):
     subject = tokenizer()
     adopt_template(subject, template, "here")
@@ -39,7 +81,7 @@ def test_ids_are_those_of_the_printed_template(template):
     row = tokenizers.ChatEncoder(subject).prompts(roles, contents).to_list()[0]
     spelled = {256: b"<|im_end|>", 257: b"<|im_start|>"}
     printed = b"".join(spelled.get(i, bytes([i % 256])) for i in row).decode()
-    assert printed == jinja2.Template(template, keep_trailing_newline=True).render(
+    assert printed == jinja2.Template(template).render(
         messages=TALK, add_generation_prompt=True
     )
 
@@ -51,6 +93,8 @@ def test_ids_are_those_of_the_printed_template(template):
         (PLAIN.replace("'role'", "'name'"), "<|im_end|>"),
         (PLAIN + "{{ 'more' }}", "<|im_end|>"),
         (PLAIN.replace("<|im_start|>", "[INST]"), "<|im_end|>"),
+        (QWEN.replace("Qwen", "Gwen"), "<|im_end|>"),
+        (LLAMA, "<|im_end|>"),  # The vocabulary lacks its tokens.
         ({"not": "text"}, "<|im_end|>"),
     ],
 )

@@ -1,7 +1,30 @@
 """A comparison in two environments: one half finds the peer's figures, one compares."""
 
 import argparse
+import pathlib
 from collections.abc import Callable
+
+TESTDATA = pathlib.Path(__file__).parents[1] / "testdata"
+
+
+def stretches(
+    name: str, count: int, shortest: int, more: int, room: int = 700
+) -> list[str]:
+    """Returns stretches of a text of testdata/, from all over it, of unlike lengths.
+
+    Args:
+        name: The file.
+        count: How many.
+        shortest: Characters of the shortest.
+        more: The longest has that many more, but one.
+        room: Characters at the end where none begins.
+    """
+    text = (TESTDATA / name).read_text("utf-8")
+    starts = [i * (len(text) - room) // count for i in range(count)]
+    return [
+        text[start : start + shortest + (i * 37) % more]
+        for i, start in enumerate(starts)
+    ]
 
 
 def run_half(

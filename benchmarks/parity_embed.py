@@ -19,18 +19,18 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.halves import run_half, stretches  # noqa: E402
+
 BATCH = 50
 
 
 def texts():
     """Returns 1,000 texts."""
-    found = [""]
-    for name, count in (("moby_dick.txt", 799), ("tang_poems.txt", 200)):
-        text = (ROOT / "testdata" / name).read_text("utf-8")
-        for i in range(count):
-            start = i * (len(text) - 700) // count
-            found.append(text[start : start + 1 + (i * 37) % 450])
-    return found
+    return [
+        "",
+        *stretches("moby_dick.txt", 799, 1, 450),
+        *stretches("tang_poems.txt", 200, 1, 450),
+    ]
 
 
 def peer(given):
@@ -67,6 +67,4 @@ def compare(given):
 
 
 if __name__ == "__main__":
-    from benchmarks.halves import run_half
-
     run_half(__doc__, peer, compare)

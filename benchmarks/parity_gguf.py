@@ -19,19 +19,18 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.halves import run_half, stretches  # noqa: E402
+
 CONTINUED, NEW_TOKENS = 50, 40
 CAPACITY = 1_280
 
 
 def prompts():
     """Returns 200 stretches of 10 to 600 characters."""
-    found = []
-    for name, count in (("moby_dick.txt", 170), ("tang_poems.txt", 30)):
-        text = (ROOT / "testdata" / name).read_text("utf-8")
-        for i in range(count):
-            start = i * (len(text) - 700) // count
-            found.append(text[start : start + 10 + (i * 37) % 590])
-    return found
+    return [
+        *stretches("moby_dick.txt", 170, 10, 590),
+        *stretches("tang_poems.txt", 30, 10, 590),
+    ]
 
 
 def peer(given):
@@ -143,6 +142,4 @@ class Runner:
 
 
 if __name__ == "__main__":
-    from benchmarks.halves import run_half
-
     run_half(__doc__, peer, compare)

@@ -1,6 +1,6 @@
 """Runs an export as a stranger would: another process, without this package.
 
-Run as a file: `python -P fresh_process.py FOLDER < cases.json`.
+Run as a file: `python -P fresh_process.py FOLDER < cases.jsonl`.
 Every import of `keras_llm` fails from here on.
 """
 
@@ -19,7 +19,7 @@ class _Refusal:
 
 
 def main():
-    """Answers each case [signature, inputs] of standard input with its outputs."""
+    """Answers each case [signature, inputs], one a line, when it comes."""
     sys.meta_path.insert(0, _Refusal())
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  # Registers the ops that TF Serving links.
@@ -28,7 +28,8 @@ def main():
         tf.config.experimental.set_memory_growth(device, True)
     loaded = tf.saved_model.load(sys.argv[1])
     answers = []
-    for name, inputs in json.load(sys.stdin):
+    for line in sys.stdin:
+        name, inputs = json.loads(line)
         signature = loaded.signatures[name]
         specs = signature.structured_input_signature[1]
         feed = {

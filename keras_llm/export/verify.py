@@ -7,7 +7,8 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any
+import tempfile
+from typing import Any, Self
 
 import tensorflow as tf
 
@@ -55,14 +56,16 @@ def verify(
     check_graph(folder, allow_xla=jit)
     dtype = compute_dtype(model)
     exact = dtype == "float32"
-    with contextlib.nullcontext() if exact else layout(model, jit):
-        # Its own functions: nothing that was traced to be written is reused.
-        subject = servable(model, tokenizer, jit and not exact, weights=[])
-        cases = []
-        for case in _answered(subject, folder, exact):
-            _check_finite(case[-1], dtype)
-            cases.append(case)
-    answers = _ask_fresh_process(folder, [case[:2] for case in cases])
+    with _FreshProcess(folder) as stranger:
+        with contextlib.nullcontext() if exact else layout(model, jit):
+            # Its own functions: nothing that was traced to be written is reused.
+            subject = servable(model, tokenizer, jit and not exact, weights=[])
+            cases = []
+            for case in _answered(subject, folder, exact):
+                _check_finite(case[-1], dtype)
+                cases.append(case)
+                stranger.ask(*case[:2])  # It answers while the next is found.
+        answers = stranger.answers()
     for (name, inputs, expected), answer in zip(cases, answers, strict=True):
         _compare(name, inputs, expected, answer, TOLERANCES[dtype])
     return len(cases)
@@ -97,24 +100,70 @@ def _in_memory(method, specs, inputs):
     return {key: plain(value.numpy()) for key, value in method(**feed).items()}
 
 
-def _ask_fresh_process(folder, cases) -> list[dict[str, Any]]:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    folder = pathlib.Path(folder).absolute()
-    finished = subprocess.run(
-        # Not isolated (-I): libraries may lie where PYTHONPATH or the user's site says.
-        [sys.executable, "-P", fresh_process.__file__, os.fspath(folder)],
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=folder.anchor,
-    )
-    for line in finished.stdout.splitlines():
+class _FreshProcess:
+    """A process that loads an export and answers cases while others are found.
+
+    Leaving its block ends it, whatever it is at.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        folder = pathlib.Path(folder).absolute()
+        # In files: a full pipe would stop it, and then the cases that it waits for.
+        self._said, self._logged = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            # Not isolated (-I): libraries may lie where PYTHONPATH or the user's site
+            # says.
+            [sys.executable, "-P", fresh_process.__file__, os.fspath(folder)],
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=self._logged,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            cwd=folder.anchor,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+        self._logged.close()
+
+    def ask(self, name: str, inputs: dict[str, Any]) -> None:
+        """Hands over a case; if the process has ended, `answers` tells how."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps([name, inputs]).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Returns what all cases came to, in their order.
+
+        Raises:
+            VerificationError: The process failed.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        texts = []
+        for file in (self._said, self._logged):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+        return _answers(self._process.returncode, *texts)
+
+
+def _answers(status: int, said: str, logged: str) -> list[dict[str, Any]]:
+    """Returns the answers that a process wrote to its standard output.
+
+    Raises:
+        VerificationError: There are none.
+    """
+    for line in said.splitlines():
         if line.startswith("ANSWERS "):
             return json.loads(line.removeprefix("ANSWERS "))
     raise VerificationError(
         "A process that cannot import keras_llm must load and run the export. It "
-        f"ended with status {finished.returncode} and said: {finished.stderr[-2000:]}\n"
+        f"ended with status {status} and said: {logged[-2000:]}\n"
         "If memory ran out, turn on TensorFlow's memory growth here, or free some."
     )
 

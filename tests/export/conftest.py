@@ -1,7 +1,8 @@
 """Proofs of exports that start sooner, but for the tests of the proof itself."""
 
 import importlib
-import types
+import json
+import pathlib
 
 import pytest
 
@@ -28,9 +29,29 @@ def proof_from_a_fork(monkeypatch):
 
 def fork_proofs(patch):
     """Forks the process that answers off one that has imported TensorFlow alone."""
-    patch.setattr(verify_lib, "subprocess", types.SimpleNamespace(run=_run))
+    patch.setattr(verify_lib, "_FreshProcess", _Fork)
 
 
-def _run(command, *, input, cwd, **_):
-    script, *arguments = command[2:]  # After Python and -P.
-    return forked.run(script, *arguments, stdin=input.encode(), cwd=cwd)
+class _Fork:
+    """Keeps the cases, and forks off a process that answers them all at once."""
+
+    def __init__(self, folder):
+        self._folder, self._lines = pathlib.Path(folder).absolute(), []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def ask(self, name, inputs):
+        self._lines.append(json.dumps([name, inputs]))
+
+    def answers(self):
+        done = forked.run(
+            verify_lib.fresh_process.__file__,
+            self._folder,
+            stdin="\n".join(self._lines).encode(),
+            cwd=self._folder.anchor,
+        )
+        return verify_lib._answers(done.returncode, done.stdout, done.stderr)

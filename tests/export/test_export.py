@@ -321,19 +321,25 @@ def test_a_different_answer_fails_the_proof(model, folder, monkeypatch):
         export.verify(folder, other, tokenizers.ByteTokenizer())
 
 
+def answers_of(folder):
+    with verify_lib._FreshProcess(folder) as stranger:
+        stranger.ask("score", {"prompt": ["a"] * 50_000})  # More than a pipe holds.
+        return stranger.answers()
+
+
 def test_the_fresh_process_cannot_import_this_package(tmp_path, monkeypatch):
     (tmp_path / "keras_llm.py").touch()
     stub = "import keras_llm\nprint('ANSWERS [1]')"
     (tmp_path / "tensorflow.py").write_text(stub)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(export.VerificationError, match="keras_llm must not be needed"):
-        verify_lib._ask_fresh_process(tmp_path, [])
+        answers_of(tmp_path)
 
 
 def test_the_fresh_process_finds_libraries_where_this_one_does(tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("print('ANSWERS [1]')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert verify_lib._ask_fresh_process(tmp_path, []) == [1]
+    assert answers_of(tmp_path) == [1]
 
 
 def test_a_failed_proof_leaves_nothing(model, tmp_path, monkeypatch):

@@ -128,11 +128,11 @@ def benchmark_adapter(
     """Times steps that learn an adapter alone: LoRA of rank 8 on every projection.
 
     Args:
-        dtypes: As in `benchmark_train`, and so are `rows` to `jit`.
+        dtypes: As in `benchmark_train`, and so are the next four.
         rows: Rows of the batch.
         context: Tokens of a row.
-        repeats: Steps, of which the median is taken.
-        jit: As in `TrainConfig.jit`.
+        repeats: Steps.
+        jit: How they are compiled.
         config: A model config; None for the shape of SmolLM2-135M.
 
     Returns:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from keras_llm import models
 from keras_llm.convert.family import Family
 from keras_llm.convert.safetensors_folder import plain_file
 from keras_llm.convert.weights import Weight, shapes_of_theirs
@@ -146,6 +147,28 @@ def _check_copies(tensors: Tensors, copies: Mapping[str, str]) -> None:
                 f"`{copy}` must equal `{original}`, since the config ties the two. "
                 "They differ, so one of them would be lost."
             )
+
+
+def write_model(
+    tensors: Tensors, family: Family, config: Any, out: Any, tokenizer: Any
+) -> None:
+    """Writes a model folder of a checkpoint, once all of it fits.
+
+    Args:
+        tensors: Of the checkpoint.
+        family: Its kind.
+        config: Ours, as read from its config.
+        out: The new folder.
+        tokenizer: None for none.
+
+    Raises:
+        core.CorruptFolderError: As `check_sizes` and `weights_as_in`.
+        core.DiskFullError: The disk is full.
+    """
+    check_sizes(config, tensors)
+    model = models.skeleton(config)
+    weights = weights_as_in(tensors, family, config, model)
+    models.save_values(model, joined(weights, tensors), out, tokenizer)
 
 
 def joined(weights: list[Weight], tensors: Tensors) -> Iterator[tuple[str, np.ndarray]]:

@@ -59,14 +59,21 @@ def head_rows(values: np.ndarray) -> np.ndarray:
 
 
 class HubTensors:
-    """Tensors of a checkpoint, read one at a time from a backbone's variables."""
+    """Tensors of a checkpoint, read one at a time from a backbone's variables.
+
+    Attributes:
+        shapes: Name to shape.
+    """
 
     def __init__(self) -> None:
         self._sources: dict[str, tuple[Layout, tuple[Any, ...]]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def add(self, name: str, layout: Layout, *variables: Any) -> None:
         """Adds a tensor: variables laid as there, side by side along the last axis."""
         self._sources[name] = (layout, variables)
+        blank = [np.empty(variable.shape, bool) for variable in variables]
+        self.shapes[name] = _joined(layout, blank).shape
 
     def add_block(
         self,
@@ -107,15 +114,6 @@ class HubTensors:
                 f"{left}. Merge an adapter, and convert before quantising."
             )
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns name to shape."""
-        blanks = {
-            name: (layout, [np.empty(each.shape, bool) for each in variables])
-            for name, (layout, variables) in self._sources.items()
-        }
-        return {name: self._joined(*blank).shape for name, blank in blanks.items()}
-
     def check_readable(self, name: str) -> None:
         """Raises UnsupportedModelError unless a tensor is of floats."""
         for variable in self._sources[name][1]:
@@ -129,11 +127,12 @@ class HubTensors:
         """Returns a tensor in float32."""
         layout, variables = self._sources[name]
         values = [np.asarray(v.numpy()).astype(np.float32) for v in variables]
-        return self._joined(layout, values)
+        return _joined(layout, values)
 
-    def _joined(self, layout, values):
-        parts = [layout(each) for each in values]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+def _joined(layout: Layout, values: list[np.ndarray]) -> np.ndarray:
+    parts = [layout(each) for each in values]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def block_variables(layer: Any) -> dict[str, Any]:

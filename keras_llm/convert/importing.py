@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-from keras_llm import models
 from keras_llm.convert import (
     electra_pair,
     fitting,
@@ -71,10 +70,7 @@ def import_folder(
     if with_tokenizer:
         tokenizer = checked_tokenizer(root, values, config.vocab_size)
     with open_tensors(root) as tensors:
-        fitting.check_sizes(config, tensors)
-        model = models.skeleton(config)
-        weights = fitting.weights_as_in(tensors, family, config, model)
-        models.save_values(model, fitting.joined(weights, tensors), out, tokenizer)
+        fitting.write_model(tensors, family, config, out, tokenizer)
 
 
 def import_gguf(source: Path, out: Path, with_tokenizer: bool = True) -> None:
@@ -113,7 +109,4 @@ def import_gguf(source: Path, out: Path, with_tokenizer: bool = True) -> None:
             )
         full: Any = llama.complete(config)
         tensors = gguf_llama.LlamaTensors(file, full.num_heads, full.key_value_heads)
-        fitting.check_sizes(config, tensors)
-        model = models.skeleton(config)
-        weights = fitting.weights_as_in(tensors, llama.LLAMA, config, model)
-        models.save_values(model, fitting.joined(weights, tensors), out, tokenizer)
+        fitting.write_model(tensors, llama.LLAMA, config, out, tokenizer)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_llm import models
 from keras_llm.convert import fitting, wordpiece_files
 from keras_llm.convert.families import family_of
 from keras_llm.convert.family import UnsupportedModelError
 from keras_llm.convert.safetensors_folder import plain_file
+from keras_llm.convert.tokenizer_files import check_ids
 from keras_llm.core import CorruptFolderError, read_json
 from keras_llm.tokenizers import WordPieceTokenizer
 
@@ -59,15 +59,8 @@ def import_tf_bert(
     tokenizer = None
     if with_tokenizer and (root / _VOCABULARY).exists():
         tokenizer = _tokenizer(plain_file(root, _VOCABULARY))
-        if not tokenizer.vocab_size <= config.vocab_size:
-            raise CorruptFolderError(
-                "The tokenizer may have no more ids than the model. Received: "
-                f"{tokenizer.vocab_size} and {config.vocab_size} in {root}."
-            )
-    fitting.check_sizes(config, tensors)
-    model = models.skeleton(config)
-    weights = fitting.weights_as_in(tensors, family, config, model)
-    models.save_values(model, fitting.joined(weights, tensors), out, tokenizer)
+        check_ids(tokenizer, config.vocab_size, root)
+    fitting.write_model(tensors, family, config, out, tokenizer)
 
 
 class _Tensors:

@@ -75,12 +75,18 @@ def checked_tokenizer(
         core.CorruptFolderError: It has more ids than the model.
     """
     tokenizer = read_tokenizer(folder, config)
-    if tokenizer is not None and not tokenizer.vocab_size <= vocab_size:
+    if tokenizer is not None:
+        check_ids(tokenizer, vocab_size, folder)
+    return tokenizer
+
+
+def check_ids(tokenizer: Tokenizer, vocab_size: int, folder: pathlib.Path) -> None:
+    """Raises CorruptFolderError if a tokenizer has more ids than its model."""
+    if not tokenizer.vocab_size <= vocab_size:
         raise CorruptFolderError(
             "The tokenizer may have no more ids than the model. Received: "
             f"{tokenizer.vocab_size} and {vocab_size} in {folder}."
         )
-    return tokenizer
 
 
 def _read(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer | None:

@@ -86,11 +86,11 @@ class TokenEmbedding(keras.layers.Layer):
         if not reverse:
             vectors = self._rows(x)
             return vectors if self.vector_scale == 1 else vectors * self.vector_scale
+        if self.quantized is not None:
+            return self._finish(self.quantized.product(self._scaled(x)))
         if len(x.shape) == 2:
             return self.next_token_logits(x)
         x = self._scaled(x)
-        if self.quantized is not None:
-            return self._finish(self.quantized.product(x))
         # This spelling multiplies by the transpose without making a copy of it.
         letters = "abc"[: len(x.shape) - 1]
         subscripts = f"{letters}y,zy->{letters}z"
@@ -105,8 +105,6 @@ class TokenEmbedding(keras.layers.Layer):
                 the left factor, and would copy what panels cut off at the end.
         """
         x_BD = self._scaled(x_BD)
-        if self.quantized is not None:
-            return self._finish(self.quantized.product(x_BD))
         table = ops.cast(self.embeddings, self.compute_dtype)
 
         def plain():

@@ -1,6 +1,6 @@
 """The loss of next-token prediction, for training and for validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -180,22 +180,41 @@ def validation_head_loss(model: keras.Model) -> HeadLoss:
     Args:
         model: One of this package's, with a head.
     """
-    _, project = models.split_head(model)
-    vocab_size = model.config.vocab_size
+    token_losses = head_token_losses(model)
 
     def loss_of_hidden(hidden, batch):
-        hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
-        targets = tf.reshape(batch["targets"], (-1,))
         weights = tf.reshape(batch["weights"], (-1,))
-        size = losses.chunk_tokens(hidden.shape[0], vocab_size)
         total = 0.0
-        for start in range(0, hidden.shape[0], size):
-            part = slice(start, start + size)
-            each = losses.token_losses(project(hidden[part]), targets[part])
+        for part, each in token_losses(hidden, batch["targets"]):
             total += tf.reduce_sum(weights[part] * each)
         return total
 
     return loss_of_hidden
+
+
+def head_token_losses(
+    model: keras.Model,
+) -> Callable[[tf.Tensor, tf.Tensor], Iterator[tuple[slice, tf.Tensor]]]:
+    """Returns the function from hidden states and targets to each token's loss.
+
+    The states [R, T, D] and targets [R, T] are read as one row of R T tokens; it
+    yields stretches of that row with their losses, so that few logits are in memory.
+
+    Args:
+        model: One of this package's, with a head.
+    """
+    _, project = models.split_head(model)
+    vocab_size = model.config.vocab_size
+
+    def token_losses(hidden, targets):
+        hidden = tf.reshape(hidden, (-1, hidden.shape[-1]))
+        targets = tf.reshape(targets, (-1,))
+        size = losses.chunk_tokens(hidden.shape[0], vocab_size)
+        for start in range(0, hidden.shape[0], size):
+            part = slice(start, start + size)
+            yield part, losses.token_losses(project(hidden[part]), targets[part])
+
+    return token_losses
 
 
 def _head_kernel(model: keras.Model) -> tuple[Any, bool, float] | None:

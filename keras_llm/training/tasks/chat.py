@@ -104,10 +104,8 @@ class Chat(TargetTokens):
         }
 
     def count_tokens(self, batch):
-        """Returns the tokens of all messages: padding alone is id 0 to the end."""
-        ids = batch["token_ids"]
-        last = ids.shape[-1] - np.argmax(ids[..., ::-1] != 0, axis=-1)
-        return int(last.sum())
+        """Returns the tokens of all messages."""
+        return examples_lib.count_to_padding(batch["token_ids"])
 
 
 def packed_rows(

@@ -154,6 +154,16 @@ def log_cut(split: str, left_out: np.ndarray, limit: int) -> None:
         )
 
 
+def count_to_padding(ids: np.ndarray) -> int:
+    """Returns the tokens of rows [..., T]: padding alone is id 0 to the end.
+
+    >>> count_to_padding(np.array([[3, 0, 5, 0], [2, 0, 0, 0]]))
+    4
+    """
+    last = ids.shape[-1] - np.argmax(ids[..., ::-1] != 0, axis=-1)
+    return int(last.sum())
+
+
 def stack(matrices: list[np.ndarray]) -> np.ndarray:
     """Joins matrices row by row, each filled up with zeros to the widest."""
     width = max(matrix.shape[1] for matrix in matrices)

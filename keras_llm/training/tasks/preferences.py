@@ -7,9 +7,12 @@ import tensorflow as tf
 
 from keras_llm import data, models
 from keras_llm.core import checks
-from keras_llm.ops import losses
 from keras_llm.tokenizers import ChatEncoder
-from keras_llm.training.objective import inputs_of, training_head_loss
+from keras_llm.training.objective import (
+    head_token_losses,
+    inputs_of,
+    training_head_loss,
+)
 from keras_llm.training.task import (
     Objective,
     Task,
@@ -165,10 +168,8 @@ class Preferences(Task):
         return self.beta * (gain[:, 0] - gain[:, 1])
 
     def count_tokens(self, batch):
-        """Returns the tokens of both sides: padding alone is id 0 to the end."""
-        ids = batch["token_ids"]
-        last = ids.shape[-1] - np.argmax(ids[..., ::-1] != 0, axis=-1)
-        return int(last.sum())
+        """Returns the tokens of both sides."""
+        return examples_lib.count_to_padding(batch["token_ids"])
 
 
 def head_log_probs(model):
@@ -176,19 +177,10 @@ def head_log_probs(model):
 
     The rows are `targets` int32 and `marks` float32, 1 where a token counts, [N, T].
     """
-    _, project = models.split_head(model)
-    vocab_size = model.config.vocab_size
+    token_losses = head_token_losses(model)
 
     def log_probs(hidden, rows):
-        targets = tf.reshape(rows["targets"], (-1,))
-        flat = tf.reshape(hidden, (-1, hidden.shape[-1]))
-        size = losses.chunk_tokens(flat.shape[0], vocab_size)
-        each = [
-            losses.token_losses(
-                project(flat[start : start + size]), targets[start : start + size]
-            )
-            for start in range(0, flat.shape[0], size)
-        ]
+        each = [part for _, part in token_losses(hidden, rows["targets"])]
         each = tf.reshape(tf.concat(each, axis=0), rows["targets"].shape)
         return -tf.reduce_sum(rows["marks"] * each, axis=1)
 

@@ -120,6 +120,32 @@ def test_a_fine_tuned_classifier_gives_its_logits(expected, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("head", "model_class"),
+    [("tag", "ForTokenClassification"), ("answer", "ForQuestionAnswering")],
+)
+def test_a_fine_tuned_head_over_tokens_gives_its_logits(
+    head, model_class, expected, tmp_path
+):
+    theirs = tmp_path / "theirs"
+    shutil.copytree(PAIR / "discriminator", theirs)
+    labels = {str(i): f"LABEL_{i}" for i in range(7)}
+    change_config(theirs, architectures=[f"Electra{model_class}"], id2label=labels)
+    weights = load(theirs)
+    trunk = {name: x for name, x in weights.items() if name.startswith("electra.")}
+    own = {
+        name.partition(":")[2]: value
+        for name, value in expected.items()
+        if name.startswith(f"{head}:")
+    }
+    assert len(own) == 2
+    safetensors.numpy.save_file({**trunk, **own}, theirs / WEIGHTS, {"format": "pt"})
+    convert.import_folder(theirs, tmp_path / "model")
+    found = np.asarray(models.load(tmp_path / "model")(rows(expected, "token_ids")))
+    real = np.arange(found.shape[1])[None] < expected["lengths"][:, None]
+    np.testing.assert_allclose(found[real], expected[head][real], rtol=1e-4, atol=1e-4)
+
+
 def test_a_tanh_pooler_has_no_counterpart(tmp_path):
     config = CONFIG.discriminator.replace(head="classify", labels=("a", "b"))
     models.save(models.build(config), tmp_path / "model")

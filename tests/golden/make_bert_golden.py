@@ -236,6 +236,7 @@ def electra():
     result |= electra_classify(rows)
     save(generator, "electra_pair/generator")
     save(discriminator, "electra_pair/discriminator")
+    result |= electra_token_heads(rows, discriminator)
     return electra_weights(arrays(generator), arrays(discriminator)), result
 
 
@@ -249,6 +250,29 @@ def electra_classify(rows):
     with torch.no_grad():
         logits = model(**inputs(rows, rows["token_ids"])).logits
     return {"classify": logits.numpy()}
+
+
+def electra_token_heads(rows, discriminator):
+    """Returns the answers of two heads on a discriminator's trunk, and their weights.
+
+    The weights stand under the names that a checkpoint has, after "HEAD:".
+    """
+    result = {}
+    for head, make, labels in (
+        ("tag", transformers.ElectraForTokenClassification, 7),
+        ("answer", transformers.ElectraForQuestionAnswering, 2),
+    ):
+        model = make(transformers.ElectraConfig(**DISCRIMINATOR, num_labels=labels))
+        randomise(model)
+        model.electra.load_state_dict(discriminator.electra.state_dict())
+        with torch.no_grad():
+            output = model(**inputs(rows, rows["token_ids"]))
+        logits = output.logits if head == "tag" else answer_logits(output)
+        result[head] = logits.numpy()
+        for name, value in arrays(model).items():
+            if not name.startswith("electra."):
+                result[f"{head}:{name}"] = value
+    return result
 
 
 def electra_weights(generator, discriminator):

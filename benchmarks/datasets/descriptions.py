@@ -76,6 +76,12 @@ def main():
     """Fetches the list and writes the pairs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="members text, the synopsis, and text_pair, the description, in place of "
+        "source and target, the other way round",
+    )
     parser.add_argument("--any_version", action="store_true", help="check no SHA-256")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -83,7 +89,12 @@ def main():
         held_back.write_splits(
             arguments.out,
             (
-                (first, {"source": source, "target": target})
+                (
+                    first,
+                    {"text": target, "text_pair": source}
+                    if arguments.search
+                    else {"source": source, "target": target},
+                )
                 for first, source, target in pairs(text)
             ),
         )

@@ -1,9 +1,9 @@
 r"""Measures a model on held-out texts or examples, each once, exactly.
 
 What is measured depends on the model. A language model, one that fills masks, and a
-text VAE read a text: --text. A classifier, a tagger and a finder of answers read
-examples, JSON lines such as they learn from: --examples. So does an encoder-decoder,
-whose texts are scored too.
+text VAE read a text: --text. A classifier, a tagger, a finder of answers and an encoder
+that gives vectors read examples, JSON lines such as they learn from: --examples. So
+does an encoder-decoder, whose texts are scored too.
 
 Examples: python scripts/evaluate.py --model=runs/whale/best --text='held_out/*.txt'
     python scripts/evaluate.py --model=runs/reviews/best --examples=test.jsonl --json
@@ -127,6 +127,8 @@ def _measure(model: Any, tokenizer: Any) -> dict[str, Any]:
             return evaluation.evaluate_tags(model, tokenizer, **_examples())
         case "bert", "answer":
             return evaluation.evaluate_answers(model, tokenizer, **_examples())
+        case "bert", "embed":
+            return evaluation.evaluate_retrieval(model, tokenizer, **_examples())
         case kind:
             raise ValueError(
                 "There is nothing to measure such a model by. Received: "

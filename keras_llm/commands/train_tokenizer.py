@@ -50,6 +50,11 @@ _CHARACTER_COVERAGE = flags.DEFINE_float(
     lower_bound=0.98,
     upper_bound=1.0,
 )
+_MASK = flags.DEFINE_bool(
+    "mask",
+    False,
+    "Of a unigram or bpe: keep an id that masks, to pretrain a BERT or an ELECTRA.",
+)
 _OUT = flags.DEFINE_string("out", None, "New folder to write.", required=True)
 
 
@@ -82,7 +87,7 @@ def _refuse_idle_flags() -> None:
     if kind != "wordpiece":
         _idle_flags.refuse([_LOWER_CASE], f"with --kind={kind}")
     if kind not in ("unigram", "bpe"):
-        of_sentencepiece = [_EXTRA_IDS, _BYTE_FALLBACK, _CHARACTER_COVERAGE]
+        of_sentencepiece = [_EXTRA_IDS, _BYTE_FALLBACK, _CHARACTER_COVERAGE, _MASK]
         _idle_flags.refuse(of_sentencepiece, f"with --kind={kind}")
 
 
@@ -132,6 +137,7 @@ def _learn(pieces: Iterable[str | bytes]):
             _EXTRA_IDS.value,
             _BYTE_FALLBACK.value,
             _CHARACTER_COVERAGE.value,
+            _MASK.value,
         )
     if kind == "character":
         return tokenizers.CharacterTokenizer.train(pieces)

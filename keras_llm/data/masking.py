@@ -215,7 +215,8 @@ def check_mask_id(tokenizer: "Tokenizer") -> None:
             'Masking needs a tokenizer with a special id for the role "mask". '
             f"Received: a tokenizer of kind {tokenizer.kind!r} with the roles "
             f"{', '.join(sorted(tokenizer.special_ids))}. Train one with "
-            "tokenizer.kind='wordpiece', or give one that has it."
+            "tokenizer.kind='wordpiece' or with tokenizer.mask=True, or give one that "
+            "has it."
         )
 
 

@@ -7,6 +7,7 @@ from keras_llm.evaluation.labelled_examples import (
 )
 from keras_llm.evaluation.latent_model import evaluate_latent
 from keras_llm.evaluation.masked_text import evaluate_masked
+from keras_llm.evaluation.retrieval import evaluate_retrieval
 from keras_llm.evaluation.span_scores import span_scores
 from keras_llm.evaluation.text_loss import evaluate
 from keras_llm.evaluation.text_pairs import evaluate_pairs
@@ -27,6 +28,7 @@ __all__ = [
     "evaluate_latent",
     "evaluate_masked",
     "evaluate_pairs",
+    "evaluate_retrieval",
     "evaluate_tags",
     "exact_match",
     "label_scores",

@@ -7,6 +7,7 @@ from typing import Any
 KINDS = {1: "unigram", 2: "bpe"}
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _SPACE = "\u2581"  # Stands for a space in pieces.
+_MASKS = ("[MASK]", "<mask>")  # ALBERT's name, and that of RoBERTa's kind.
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9]\d*)>")
 
 
@@ -15,10 +16,12 @@ class SentencePieceModel:
     """The contents of a model file that a tokenizer needs.
 
     Attributes:
-        proto: The model as the op takes it; sentinels are control symbols in it.
+        proto: The model as the op takes it; sentinels and what masks are control
+            symbols in it.
         kind: "unigram" or "bpe".
         token_bytes: What each piece stands for in decoded text.
-        special_ids: Role to id: "unk", and "pad", "bos" and "end" where they are.
+        special_ids: Role to id: "unk" and "end", and "pad", "bos" and "mask" where
+            they are.
         sentinel_ids: Ids of the pieces `<extra_id_0>`, `<extra_id_1>`, … of the file.
         opens_with_space: Ids of pieces that begin with the mark of a space.
         strips: Which such marks `decode` drops where a text begins: "first" the first
@@ -60,15 +63,17 @@ def read_model(proto: bytes) -> SentencePieceModel:
             f"{len(model.pieces) - len(ids)} repeats in {len(model.pieces):,}."
         )
     sentinel_ids = _sentinels(ids)
-    for number in sentinel_ids:
+    special_ids = _special_ids(model, ids)
+    unspelt = [*sentinel_ids, *(n for r, n in special_ids.items() if r == "mask")]
+    for number in unspelt:
         model.pieces[number].type = _CONTROL  # No text may spell one.
     spec = model.normalizer_spec
     strips = "all" if spec.remove_extra_whitespaces else "first"
     return SentencePieceModel(
-        proto=model.SerializeToString() if sentinel_ids else proto,
+        proto=model.SerializeToString() if unspelt else proto,
         kind=kind,
         token_bytes=tuple(_spoken(piece, model.trainer_spec) for piece in model.pieces),
-        special_ids=_special_ids(model, ids),
+        special_ids=special_ids,
         sentinel_ids=sentinel_ids,
         opens_with_space=tuple(
             number
@@ -114,6 +119,9 @@ def _special_ids(model: Any, ids: dict[str, int]) -> dict[str, int]:
         for role, name in names.items()
         if name in ids and model.pieces[ids[name]].type == _CONTROL
     }
+    masks = [ids[name] for name in _MASKS if name in ids]
+    if masks:
+        special_ids["mask"] = masks[0]
     unknown = [n for n, piece in enumerate(model.pieces) if piece.type == _UNKNOWN]
     if len(unknown) != 1 or "end" not in special_ids:
         raise ValueError(

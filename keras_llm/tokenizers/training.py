@@ -135,6 +135,7 @@ def train_sentencepiece(
     extra_ids: int = 0,
     byte_fallback: bool = False,
     character_coverage: float = 0.9995,
+    mask: bool = False,
 ) -> SentencePieceTokenizer:
     """Learns a SentencePiece model from text, line by line.
 
@@ -153,6 +154,7 @@ def train_sentencepiece(
             are not in the vocabulary are then made; else they are unknown.
         character_coverage: How much of the text its characters in the vocabulary make
             up, from 0.98 to 1; the rarest are left out.
+        mask: Whether id 3 is that of a masked token, `[MASK]`, which no text spells.
 
     Raises:
         ValueError: `vocab_size` is too small for the characters of the text,
@@ -175,6 +177,7 @@ def train_sentencepiece(
             character_coverage=character_coverage,
             hard_vocab_limit=False,
             max_sentence_length=_LONGEST_LINE,
+            control_symbols=[SPECIAL_TOKENS["mask"]] if mask else [],
             pad_id=0,
             eos_id=1,
             unk_id=2,

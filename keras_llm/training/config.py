@@ -28,6 +28,8 @@ vocab_size=100. It holds the 256 bytes and the end token.
     kind: str = "byte_bpe"
     vocab_size: int = 4_096  # Special ids included; not of bytes and characters.
     lower_case: bool = True  # Of "wordpiece": capitals become small, accents go.
+    # Of "unigram" and "bpe": whether an id is kept that masks; "wordpiece" has one.
+    mask: bool = False
 
     def __post_init__(self):
         checks.check_choice("kind", self.kind, TOKENIZERS)
@@ -44,6 +46,11 @@ vocab_size=100. It holds the 256 bytes and the end token.
             raise ValueError(
                 "`lower_case` says something about kind 'wordpiece' alone. Received: "
                 f"lower_case=False, kind={self.kind!r}. Leave it out."
+            )
+        if self.mask and self.kind not in ("unigram", "bpe"):
+            raise ValueError(
+                "`mask` says something about kinds 'unigram' and 'bpe' alone. "
+                f"Received: mask=True, kind={self.kind!r}. Leave it out."
             )
 
 

@@ -185,7 +185,9 @@ def train_tokenizer(
             documents, config.vocab_size, config.lower_case
         )
     if config.kind in ("unigram", "bpe"):
-        return tokenizers.train_sentencepiece(documents, config.vocab_size, config.kind)
+        return tokenizers.train_sentencepiece(
+            documents, config.vocab_size, config.kind, mask=config.mask
+        )
     return tokenizers.train_byte_bpe(documents, config.vocab_size)
 
 

@@ -180,6 +180,16 @@ def test_sentinels_of_the_model_never_come_from_text(kind):
         tokenizers.SentencePieceTokenizer(gap)
 
 
+@pytest.mark.parametrize("name", ["[MASK]", "<mask>"])
+@pytest.mark.parametrize("kind", [3, 4], ids=["control", "user-defined"])
+def test_what_masks_never_comes_from_text(name, kind):
+    model = with_pieces(MODELS["English unigram"](), (10, name, kind))
+    ours = tokenizers.SentencePieceTokenizer(model)
+    assert ours.special_ids["mask"] == 10
+    assert 10 not in ours.encode(f"a {name} b{name}").numpy()
+    assert ours.decode([*ours.encode("white").numpy(), 10]).numpy() == b"white"
+
+
 def test_roles_of_special_ids():
     ours = tokenizers.SentencePieceTokenizer(MODELS["BPE with symbols"]())
     assert ours.special_ids == {"unk": 0, "bos": 1, "end": 2, "pad": 3}

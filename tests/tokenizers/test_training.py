@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from keras_llm import tokenizers
@@ -105,6 +106,15 @@ def test_sentencepiece_learns_the_same_from_the_same_text(model_type):
     assert trained.decode(trained.encode(words)).numpy().decode() == words
 
 
+def test_a_mask_is_kept_for_models_that_fill_it():
+    plain = tokenizers.train_sentencepiece([POEM], 60)
+    masked = tokenizers.train_sentencepiece([POEM], 61, mask=True)
+    assert masked.special_ids == {"pad": 0, "end": 1, "unk": 2, "mask": 3}
+    ids, moved = plain.encode(POEM).numpy(), masked.encode(POEM).numpy()
+    np.testing.assert_array_equal(moved, ids + 1)  # All else is as without it.
+    assert 3 not in masked.encode("the [MASK]").numpy()
+
+
 def test_characters_that_are_left_out_become_bytes_or_unknown():
     text = "the whale " * 50 + "床"
     options = {"model_type": "bpe", "character_coverage": 0.99}
@@ -151,7 +161,7 @@ def test_the_command_writes_a_folder(tmp_path):
     ("kind", "flags", "loaded"),
     [
         ("wordpiece", ["--nolower_case"], "wordpiece"),
-        ("unigram", ["--extra_ids=7", "--byte_fallback"], "sentencepiece"),
+        ("unigram", ["--extra_ids=7", "--byte_fallback", "--mask"], "sentencepiece"),
     ],
 )
 def test_the_command_trains_other_kinds(tmp_path, kind, flags, loaded):
@@ -164,6 +174,7 @@ def test_the_command_trains_other_kinds(tmp_path, kind, flags, loaded):
     if kind == "wordpiece":
         assert not tokenizer.lower_case
     else:
+        assert "mask" in tokenizer.special_ids
         assert len(tokenizer.sentinel_ids) == tokenizer.vocab_size - 5_000 == 7
 
 

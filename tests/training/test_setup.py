@@ -91,6 +91,14 @@ def test_a_tokenizer_keeps_capitals_where_told_to(texts):
         TokenizerConfig(lower_case=False)
 
 
+def test_pieces_have_a_mask_where_asked_for(texts):
+    config = TokenizerConfig(kind="bpe", vocab_size=70, mask=True)
+    made = training.train_tokenizer(config, texts[0], data.TextConfig())
+    assert made.special_ids["mask"] == 3
+    with pytest.raises(ValueError, match="mask=True, kind='wordpiece'. Leave it out"):
+        TokenizerConfig(kind="wordpiece", mask=True)
+
+
 def test_ids_are_no_text_to_train_a_tokenizer_on(prepared):
     ids = data.MemoryTokens(np.zeros(9), data.TokenCounts(9, 1, 9, ""), None)
     for source in (ids, prepared, [prepared]):

@@ -3,6 +3,7 @@
 from keras_llm.training.task import Task
 from keras_llm.training.tasks.chat import Chat
 from keras_llm.training.tasks.classification import Classification
+from keras_llm.training.tasks.contrastive import Contrastive
 from keras_llm.training.tasks.language_model import LanguageModel
 from keras_llm.training.tasks.masked_language_model import MaskedLanguageModel
 from keras_llm.training.tasks.preferences import Preferences
@@ -20,6 +21,7 @@ TASKS: dict[str, type[Task]] = {
         LanguageModel,
         Chat,
         Classification,
+        Contrastive,
         MaskedLanguageModel,
         Preferences,
         QuestionAnswering,
@@ -35,6 +37,7 @@ __all__ = [
     "TASKS",
     "Chat",
     "Classification",
+    "Contrastive",
     "LanguageModel",
     "MaskedLanguageModel",
     "Preferences",

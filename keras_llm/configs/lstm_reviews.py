@@ -3,10 +3,8 @@
 --train_text and --valid_text are JSON lines {"text": ..., "label": ...}.
 
 8,437 English film reviews take it 138 s on one core beside other work; of 1,050 others
-it tells 79.5 % right, a bag of words 79.3 % (docs/results.md). 13,783 Chinese reviews
-take it 316 s with --tokenizer.kind=unigram --tokenizer.vocab_size=8000
---data.context=128 --train.steps=1300; of 1,756 others it tells 83.5 % right, pairs of
-characters 85.4 %.
+it tells 79.5 % right, a bag of words 79.3 % (docs/results.md).
+Chinese ones do better after a language model: `lstm_reviews_zh.py`.
 
 Example: python scripts/train.py --config=keras_llm/configs/lstm_reviews.py
     --train_text=reviews_en/train.jsonl --valid_text=reviews_en/valid.jsonl

@@ -44,6 +44,7 @@ KINDS = {
         {"question": "who?", "context": x, "answers": [{"text": "the", "start": 0}]}
         for x in LINES
     ],
+    "contrastive": [{"text": x[4:14], "text_pair": x} for x in LINES],
     "tagging": [{"tokens": x.split(), "tags": ["O" for _ in x.split()]} for x in LINES],
 }
 # Of those tokenizers that have a size: what so little text is enough for.

@@ -74,11 +74,7 @@ def _format(tokenizer: Tokenizer, template: str) -> ChatFormat | None:
         return tuple(ids[name] for name in names)
 
     try:
-        if _LLAMA3.fullmatch(
-            _tidy(
-                template,
-            )
-        ):
+        if _LLAMA3.fullmatch(_tidy(template)):
             return ChatFormat(
                 begin_ids=numbers("<|begin_of_text|>"),
                 open_ids=numbers("<|start_header_id|>"),

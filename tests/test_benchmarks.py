@@ -145,6 +145,28 @@ def test_faults_in_small_number(which, count, tmp_path):
     assert faults[which](count, tmp_path, random.Random(0)) == []
 
 
+@pytest.mark.parametrize(("apart", "equal"), [(9e-6, True), (2e-5, False)])
+def test_layouts_are_compared_step_by_step(apart, equal, tmp_path):
+    """The runs themselves: tests/training/test_workers.py."""
+    equality = runpy.run_path(str(PEERS / "equality.py"))
+    for layout in equality["LAYOUTS"]:
+        for name, moved in (("AdamW alone", 0.0), ("clipping", 0.25)):
+            folder = equality["run_folder"](tmp_path, layout, name)
+            folder.mkdir(parents=True)
+            lines = [
+                {"step": s, "loss": 1 + moved * (s == 7), "gradient_norm": 2.0}
+                for s in range(1, equality["STEPS"] + 1)
+            ]
+            if layout == "workers":
+                lines[30]["gradient_norm"] += apart
+            (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    row = equality["compared"](tmp_path, "clipping")
+    assert row["from AdamW alone"] == 0.25 and row["last loss"] == 1
+    assert row["workers: gradient_norm"] == pytest.approx(apart)
+    assert row["replicas: loss"] == row["replicas: gradient_norm"] == 0
+    assert equality["is_equal"](row) == equal
+
+
 # Runs a script once per subject, as the command line would.
 EVERY_SUBJECT = """
 import runpy, sys

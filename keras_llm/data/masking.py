@@ -156,10 +156,11 @@ class TokenMasking:
         goes_on = candidates_RP & self._continues[ids_RP]
         goes_on[:, 1:] &= candidates_RP[:, :-1]
         goes_on[:, 0] = False
-        opens = candidates_RP & ~goes_on
-        place = np.arange(ids_RP.shape[1])
-        # Each place's word is named by the place that opens it.
-        word_RP = np.maximum.accumulate(np.where(opens, place, 0), axis=1)
+        word_RP = _words(candidates_RP, goes_on)
+        sizes = _word_sizes(word_RP, candidates_RP)
+        # Where no word is short enough, as in a text without spaces: token by token.
+        goes_on &= ((sizes > 0) & (sizes <= left[:, None])).any(axis=1, keepdims=True)
+        opens, word_RP = candidates_RP & ~goes_on, _words(candidates_RP, goes_on)
         scores = uniform_below(counter_RP, _SCORES, self.seed, _WHICH)
         order = np.argsort(np.where(opens, scores, _SCORES), axis=1, kind="stable")
         sizes = np.take_along_axis(_word_sizes(word_RP, candidates_RP), order, axis=1)
@@ -227,6 +228,12 @@ def _real_ids(weights_RP: np.ndarray) -> np.ndarray:
     """
     number = (weights_RP > 0).sum(axis=1)
     return np.where(number > 0, np.minimum(number + 1, weights_RP.shape[1]), 0)
+
+
+def _words(candidates_RP: np.ndarray, goes_on: np.ndarray) -> np.ndarray:
+    """Returns each place's word, named by the place that opens it, int64 [R, P]."""
+    place = np.arange(goes_on.shape[1])
+    return np.maximum.accumulate(np.where(candidates_RP & ~goes_on, place, 0), axis=1)
 
 
 def _word_sizes(word_RP: np.ndarray, candidates_RP: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ def evaluate_retrieval(
 ) -> dict[str, Any]:
     r"""Measures an encoder's vectors by search: pairs of a text and what it asks for.
 
-    Each text ranks every different partner of all pairs by the cosine of their vectors.
+    Each text ranks every different partner of all pairs by the cosine of their vectors;
+    one that is exactly as near as its own counts as nearer.
 
     Args:
         model: A `bert` with the head "embed".
@@ -82,7 +83,9 @@ def evaluate_retrieval(
 def _unit_vectors(model: keras.Model, rows: dict[str, np.ndarray]) -> np.ndarray:
     """Returns vectors of length 1, float32 [N, D]; rows of like length go together."""
     embed = tf.function(
-        lambda inputs: tf.math.l2_normalize(model(inputs, training=False), axis=-1),
+        lambda inputs: tf.math.l2_normalize(
+            tf.cast(model(inputs, training=False), tf.float32), axis=-1
+        ),
         autograph=False,
         reduce_retracing=True,
     )
@@ -106,11 +109,14 @@ def _unit_vectors(model: keras.Model, rows: dict[str, np.ndarray]) -> np.ndarray
 
 
 def _ranks(asking: np.ndarray, asked_for: np.ndarray, own: Sequence[int]) -> np.ndarray:
-    """Returns int64 [N]: the place, from 1, of each text's own partner by cosine."""
+    """Returns int64 [N]: the place, from 1, of each text's own partner by cosine.
+
+    What is as near stands before it, or vectors that are all alike would be perfect.
+    """
     ranks = []
     for start in range(0, len(asking), _BLOCK):
         scores = asking[start : start + _BLOCK] @ asked_for.T
         mine = np.asarray(own[start : start + _BLOCK])
         reached = scores[np.arange(len(scores)), mine]
-        ranks.append(1 + (scores > reached[:, None]).sum(axis=1))
+        ranks.append((scores >= reached[:, None]).sum(axis=1))
     return np.concatenate(ranks)

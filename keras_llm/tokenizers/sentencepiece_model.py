@@ -7,7 +7,7 @@ from typing import Any
 KINDS = {1: "unigram", 2: "bpe"}
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _SPACE = "\u2581"  # Stands for a space in pieces.
-_MASKS = ("[MASK]", "<mask>")  # ALBERT's name, and that of RoBERTa's kind.
+_MASK = "[MASK]"
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9]\d*)>")
 
 
@@ -16,8 +16,7 @@ class SentencePieceModel:
     """The contents of a model file that a tokenizer needs.
 
     Attributes:
-        proto: The model as the op takes it; sentinels and what masks are control
-            symbols in it.
+        proto: The model as the op takes it; sentinels are control symbols in it.
         kind: "unigram" or "bpe".
         token_bytes: What each piece stands for in decoded text.
         special_ids: Role to id: "unk" and "end", and "pad", "bos" and "mask" where
@@ -63,17 +62,15 @@ def read_model(proto: bytes) -> SentencePieceModel:
             f"{len(model.pieces) - len(ids)} repeats in {len(model.pieces):,}."
         )
     sentinel_ids = _sentinels(ids)
-    special_ids = _special_ids(model, ids)
-    unspelt = [*sentinel_ids, *(n for r, n in special_ids.items() if r == "mask")]
-    for number in unspelt:
+    for number in sentinel_ids:
         model.pieces[number].type = _CONTROL  # No text may spell one.
     spec = model.normalizer_spec
     strips = "all" if spec.remove_extra_whitespaces else "first"
     return SentencePieceModel(
-        proto=model.SerializeToString() if unspelt else proto,
+        proto=model.SerializeToString() if sentinel_ids else proto,
         kind=kind,
         token_bytes=tuple(_spoken(piece, model.trainer_spec) for piece in model.pieces),
-        special_ids=special_ids,
+        special_ids=_special_ids(model, ids),
         sentinel_ids=sentinel_ids,
         opens_with_space=tuple(
             number
@@ -114,14 +111,12 @@ def _parse(proto: bytes) -> Any:
 def _special_ids(model: Any, ids: dict[str, int]) -> dict[str, int]:
     spec = model.trainer_spec
     names = {"pad": spec.pad_piece, "bos": spec.bos_piece, "end": spec.eos_piece}
+    names["mask"] = _MASK
     special_ids = {
         role: ids[name]
         for role, name in names.items()
         if name in ids and model.pieces[ids[name]].type == _CONTROL
     }
-    masks = [ids[name] for name in _MASKS if name in ids]
-    if masks:
-        special_ids["mask"] = masks[0]
     unknown = [n for n, piece in enumerate(model.pieces) if piece.type == _UNKNOWN]
     if len(unknown) != 1 or "end" not in special_ids:
         raise ValueError(

@@ -186,6 +186,25 @@ def test_byte_level_words_begin_at_white_space_and_the_end_id_frames():
     assert found == {b"x", b" wet"}
 
 
+def test_a_text_without_spaces_is_masked_token_by_token():
+    """Else a row of one long word would teach nothing, and say nothing of it."""
+    alphabet = [bytes([b]) for b in range(256)]
+    tokenizer = tokenizers.ByteBPETokenizer(
+        [*alphabet, b"", b""], [], {"end": 256, "mask": 257}
+    )
+    ids = np.stack(
+        [tokenizer.encode(text).numpy() for text in ("abcdefghij", "k l" * 3 + "m")]
+    )
+    rows = {"token_ids": ids, "weights": np.ones(ids.shape, "float32")}
+    masking = data.TokenMasking(tokenizer, 0.3, whole_words=True)
+    masked = masking(rows, np.arange(2))
+    assert masked["weights"].sum(axis=1).tolist() == [3, 3]
+    plain = data.TokenMasking(tokenizer, 0.3)(rows, np.arange(2))
+    np.testing.assert_array_equal(
+        masked["masked_positions"][0], plain["masked_positions"][0]
+    )
+
+
 @pytest.mark.parametrize(
     "choices, said",
     [

@@ -72,9 +72,8 @@ def test_ranks_are_those_of_a_search_one_by_one(model, tokenizer, examples, path
     for example in examples:
         asking = vector(model, tokenizer, example["text"])
         own = asking @ found[example["text_pair"]]
-        # Texts that are equal once cut have equal vectors: none is above the other.
-        above = [t for t in candidates if asking @ found[t] > own + 1e-6]
-        ranks.append(1 + len(above))
+        # Equal once cut, texts have equal vectors: each stands before the other.
+        ranks.append(sum(asking @ found[text] >= own - 1e-6 for text in candidates))
     ranks = np.array(ranks)
     assert 0 < (ranks == 1).mean() < (ranks <= 10).mean() < 1
     assert evaluation.evaluate_retrieval(model, tokenizer, path) == {
@@ -84,6 +83,14 @@ def test_ranks_are_those_of_a_search_one_by_one(model, tokenizer, examples, path
         "num_rows": 67,
         "num_candidates": len(candidates),
     }
+
+
+def test_vectors_that_are_all_alike_find_nothing(tokenizer, path):
+    alike = models.build(CONFIG)
+    alike.set_weights([np.zeros(weight.shape) for weight in alike.get_weights()])
+    figures = evaluation.evaluate_retrieval(alike, tokenizer, path)
+    assert figures["recall_at_1"] == figures["recall_at_10"] == 0
+    assert figures["mrr"] == pytest.approx(1 / figures["num_candidates"])
 
 
 def test_vectors_that_are_not_finite_are_refused(tokenizer, path):

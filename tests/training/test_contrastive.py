@@ -76,7 +76,7 @@ def built(config, seed=5):
     return model
 
 
-def loss_by_hand(asking, partners, names, group, temperature):
+def loss_by_hand(asking, partners, pairs, group, temperature):
     """Returns each pair's loss and whether its partner is nearest, one by one."""
     losses, nearest = [], []
     for i, vector in enumerate(asking):
@@ -84,10 +84,10 @@ def loss_by_hand(asking, partners, names, group, temperature):
         mine = partners[i] @ vector / temperature
         scores = [mine]
         for j in range(first, min(first + group, len(asking))):
-            if names[j] != names[i]:
+            if all(pairs[j][side] != pairs[i][side] for side in ("text", "text_pair")):
                 scores.append(partners[j] @ vector / temperature)
         losses.append(np.log(np.sum(np.exp(np.array(scores) - mine))))
-        nearest.append(mine >= max(scores))
+        nearest.append(all(mine > other for other in scores[1:]))
     return np.array(losses), np.array(nearest, float)
 
 
@@ -109,8 +109,9 @@ def vectors_of(model, texts):
 @pytest.mark.parametrize(("group", "temperature"), [(None, 0.3), (3, 0.07)])
 def test_the_loss_is_the_formulas(tmp_path, group, temperature):
     examples = pairs()[3:9]
-    # Of one text, which then is no wrong answer for the other.
+    # Of one text, which then is no wrong answer for the other; and of one question.
     examples[1]["text_pair"] = examples[2]["text_pair"]
+    examples[3]["text"] = examples[5]["text"]
     path = write(tmp_path / "pairs.jsonl", examples)
     task = Contrastive(group=group, temperature=temperature)
     subject = experiment(task=task)
@@ -118,11 +119,13 @@ def test_the_loss_is_the_formulas(tmp_path, group, temperature):
     subject, (batches, _) = filled_batches(subject, path, path)
     model = built(subject.model)
     batch = {name: tf.constant(x) for name, x in batches.batch(0).items()}
-    found = task.objective(model, subject.train, rows=6).summed_loss(batch, 0)
+    summed_loss = task.objective(model, subject.train, rows=6).summed_loss
+    found = summed_loss(batch, 0)
+    compiled = tf.function(summed_loss, jit_compile=True, autograph=False)
+    np.testing.assert_allclose(compiled(batch, 0), found, rtol=1e-5)
     asking = vectors_of(model, [e["text"] for e in examples])
-    names = [e["text_pair"] for e in examples]
-    partners = vectors_of(model, names)
-    each, _ = loss_by_hand(asking, partners, names, group or 6, temperature)
+    partners = vectors_of(model, [e["text_pair"] for e in examples])
+    each, _ = loss_by_hand(asking, partners, examples, group or 6, temperature)
     assert each.min() > 1e-3 and each.std() > 0.05
     np.testing.assert_allclose(found, each.sum(), rtol=1e-5)
 
@@ -134,14 +137,23 @@ def test_judged_by_real_pairs_alone(files):
     strategy = tf.distribute.get_strategy()
     scores = subject.task.validator(strategy, model, batches)()
     examples = pairs()[-11:]
-    names = [e["text_pair"] for e in examples]
     asking, partners = (
         vectors_of(model, [e[side] for e in examples]) for side in ("text", "text_pair")
     )
-    each, nearest = loss_by_hand(asking, partners, names, 6, 0.05)
+    each, nearest = loss_by_hand(asking, partners, examples, 6, 0.05)
     assert scores.num_rows == 11
     np.testing.assert_allclose(scores.loss, each.mean(), rtol=1e-4)
     np.testing.assert_allclose(scores.metrics["accuracy"], nearest.mean(), rtol=1e-6)
+
+
+def test_vectors_that_are_all_alike_find_nothing(files):
+    subject, (_, batches) = filled_batches(experiment(), *files)
+    model = models.build(subject.model)
+    for weight in model.weights:
+        weight.assign(tf.zeros_like(weight))
+    scores = subject.task.validator(tf.distribute.get_strategy(), model, batches)()
+    assert scores.metrics["accuracy"] == 0
+    np.testing.assert_allclose(scores.loss, (6 * np.log(6) + 5 * np.log(5)) / 11, 1e-5)
 
 
 def test_partners_are_found_after_training(files, tmp_path):

@@ -35,13 +35,14 @@ class Contrastive(Task):
     s[i, j] = v(text[i]) . v(text_pair[j]) / temperature
     loss = -mean_i(log(exp s[i, i] / sum_j exp s[i, j])),
 
-    j over the pairs of i's group but for those whose partner is i's word for word.
+    j over the pairs of i's group but for those that share either text with i, word for
+    word: theirs is no wrong answer.
     A group is `group` neighbours in the batch, so that the loss is the same on however
     many replicas the rows lie; the larger, the harder and the better. A text beyond
     `data.context` tokens is cut.
 
-    Judged by `loss` and `accuracy`, the share of texts whose own partner is nearest in
-    the group: figures of groups of one size alone can be compared.
+    Judged by `loss` and `accuracy`, the share of texts whose own partner is nearer than
+    all others of the group: figures of groups of one size alone can be compared.
 
     Source: Henderson et al. 2017, section 4.4, https://arxiv.org/abs/1705.00652;
     temperature and length 1 as in Gao et al. 2021, https://arxiv.org/abs/2104.08821.
@@ -86,7 +87,7 @@ told from. Received: group=1.
         return experiment.replace(model=model)
 
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
-        """Returns batches of both texts' inputs, the partners' keys and weights."""
+        """Returns batches of both texts' inputs, their keys and weights."""
         config = experiment.data
         return examples_lib.encoded_batches(
             lambda source: _read(source, config),
@@ -150,14 +151,17 @@ told from. Received: group=1.
             for vectors in (_unit(model, batch, side, training) for side in _SIDES)
         )
         scores_GNN = tf.matmul(asking_GND, partners_GND, transpose_b=True)
-        keys_GN = tf.reshape(batch["keys"], (-1, size))
+        keys_GN2 = tf.reshape(batch["keys"], (-1, size, 2))
+        unlike_GNN = tf.reduce_all(keys_GN2[:, :, None] != keys_GN2[:, None], axis=-1)
         real_GN = tf.reshape(batch["weights"], (-1, size)) > 0
-        others = (keys_GN[:, :, None] != keys_GN[:, None]) & real_GN[:, None]
-        own = tf.eye(size, dtype=tf.bool)
-        scores_GNN = tf.where(own | others, scores_GNN / self.temperature, _LEFT_OUT)
+        others_GNN = unlike_GNN & real_GN[:, None]
+        scores_GNN /= self.temperature
         own_GN = tf.linalg.diag_part(scores_GNN)
-        each = tf.reduce_logsumexp(scores_GNN, axis=-1) - own_GN
-        nearest = tf.cast(own_GN >= tf.reduce_max(scores_GNN, axis=-1), tf.float32)
+        of_others_GNN = tf.where(others_GNN, scores_GNN, _LEFT_OUT)
+        nearest = own_GN > tf.reduce_max(of_others_GNN, axis=-1)
+        all_GNN = tf.linalg.set_diag(of_others_GNN, own_GN)
+        each = tf.reduce_logsumexp(all_GNN, axis=-1) - own_GN
+        nearest = tf.cast(nearest, tf.float32)
         return tf.reshape(each, [-1]), tf.reshape(nearest, [-1])
 
     def _check_rows(self, rows):
@@ -181,17 +185,17 @@ def _read(source, config):
 
 
 def _encoded(context, tokenizer, examples, split):
-    """Returns arrays of both texts' rows, each [N, ...], partners' keys and weights.
+    """Returns arrays of both texts' rows, each [N, ...], their keys and weights.
 
     Each side is as wide as its own longest text: questions are shorter than answers.
     """
-    rows, arrays = EncoderRows(tokenizer), {}
+    rows, arrays, keys = EncoderRows(tokenizer), {}, []
     for side, which in zip(_SIDES, (split, f"{split} partners'"), strict=True):
         texts = [example[side] for example in examples]
         encoded = examples_lib.encode_texts(rows, texts, None, context, which)
         arrays |= {f"{side}/{name}": encoded[name] for name in _INPUTS}
-    partners = (examples_lib.utf8(e["text_pair"]) for e in examples)
-    arrays["keys"] = np.array([*map(_key, partners)], np.int64)
+        keys.append([_key(examples_lib.utf8(text)) for text in texts])
+    arrays["keys"] = np.array(keys, np.int64).T
     arrays["weights"] = np.ones(len(examples), np.float32)
     return arrays
 

@@ -29,9 +29,9 @@ class FillMaskServable(EncoderServable):
     def __init__(self, model, tokenizer, jit, weights):
         if "mask" not in tokenizer.special_ids:
             raise ValueError(
-                "A masked language model needs a tokenizer with the role 'mask', such "
-                f"as one of kind 'wordpiece'. Received: {tokenizer.kind!r} with "
-                f"{tokenizer.special_ids}."
+                "A masked language model needs a tokenizer with the role 'mask': one "
+                "of kind 'wordpiece', or trained with `mask`. Received: "
+                f"{tokenizer.kind!r} with {tokenizer.special_ids}."
             )
         super().__init__(model, tokenizer, jit, weights)
         self._trunk, self._project = models.split_head(model)
@@ -55,8 +55,11 @@ class FillMaskServable(EncoderServable):
         """
         after = self.paired(before=before, after=after)
         left, right = (
-            self.tokenizer.encode(text).with_row_splits_dtype(tf.int64)
-            for text in (before, after)
+            ids.with_row_splits_dtype(tf.int64)
+            for ids in (
+                self.tokenizer.encode(before),
+                self.tokenizer.encode(after, continues=True),
+            )
         )
         mask = tf.fill([left.nrows(), 1], self.tokenizer.special_ids["mask"])
         rows = self.rows.join(tf.concat([left, mask, right], axis=1))
@@ -77,9 +80,10 @@ class FillMaskServable(EncoderServable):
         }
 
     def _is_text(self):
-        """Returns bool [V]: False for special ids."""
+        """Returns bool [V]: False for special ids and sentinels."""
         is_text = np.ones(self.tokenizer.vocab_size, bool)
         is_text[list(self.tokenizer.special_ids.values())] = False
+        is_text[list(getattr(self.tokenizer, "sentinel_ids", ()))] = False
         return is_text
 
     def warmup_requests(self):

@@ -82,6 +82,13 @@ def read_model(proto: bytes) -> SentencePieceModel:
     )
 
 
+def with_prefix(proto: bytes, adds: bool) -> bytes:
+    """Returns a model that puts a space before a text, or none."""
+    model = _parse(proto)
+    model.normalizer_spec.add_dummy_prefix = adds
+    return model.SerializeToString()
+
+
 def _parse(proto: bytes) -> Any:
     # Imported here: the library is slow to load, and other kinds do not need it.
     from google.protobuf.message import DecodeError

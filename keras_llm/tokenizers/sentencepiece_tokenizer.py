@@ -3,12 +3,16 @@
 import hashlib
 import os
 import pathlib
+from itertools import permutations
 from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
-from keras_llm.tokenizers.sentencepiece_model import read_model
+from keras_llm.tokenizers.sentencepiece_model import (
+    read_model,
+    with_prefix,
+)
 from keras_llm.tokenizers.tokenizer import Tokenizer
 
 _MODEL_FILE = "sentencepiece.model"
@@ -70,7 +74,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.sentinel_ids = read.sentinel_ids or tuple(
             range(self.vocab_size - 1, num_pieces - 1, -1)
         )
-        self._proto = read.proto
+        self._proto, self._drops_spaces = read.proto, read.strips == "all"
         # The op finds its model by the node's name: so it is the contents' own.
         self._node_name = f"sentencepiece_{hashlib.sha256(read.proto).hexdigest()}"
         opens = np.zeros(self.vocab_size, bool)
@@ -108,13 +112,32 @@ class SentencePieceTokenizer(Tokenizer):
             raise ValueError(f"{model}: {error}") from None
 
     def _encode_rows(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
+        return self._tokenize(strings_B, self._proto, self._node_name)
+
+    def _encode_rest(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
+        plain = with_prefix(self._proto, False)
+        if not self._drops_spaces:
+            return self._tokenize(strings_B, plain, f"{self._node_name}_rest")
+        # A space that comes first goes, and the prefix stands for it.
+        with tf.device("CPU:0"):
+            spaced_B = tf.strings.regex_full_match(strings_B, r"(?s)[\s\p{Z}].*")
+            parts = [tf.where(spaced_B, x, y) for x, y in permutations((strings_B, ""))]
+        prefixed = with_prefix(self._proto, True)
+        ids = [
+            self._tokenize(parts[0], prefixed, f"{self._node_name}_spaced"),
+            self._tokenize(parts[1], plain, f"{self._node_name}_rest"),
+        ]
+        return tf.concat(ids, axis=1)  # Of each row one is empty.
+
+    def _tokenize(self, strings_B, proto, node_name):
         import tensorflow_text as tf_text
 
         with tf.device("CPU:0"):
             # Made while tracing: the model becomes an attribute of a node, which needs
             # no initialiser and is tracked by nobody.
-            op = tf_text.SentencepieceTokenizer(self._proto, name=self._node_name)
-            return op.tokenize(strings_B)
+            return tf_text.SentencepieceTokenizer(proto, name=node_name).tokenize(
+                strings_B
+            )
 
     def _join_text(
         self, ids_N: tf.Tensor, row_N: tf.Tensor, num_rows: Any

@@ -93,12 +93,17 @@ class Tokenizer(tf.Module, abc.ABC):
             )
         self._chat = chat
 
-    def encode(self, strings: Any) -> tf.RaggedTensor | tf.Tensor:
+    def encode(
+        self, strings: Any, continues: bool = False
+    ) -> tf.RaggedTensor | tf.Tensor:
         """Turns text into ids; never yields a special id.
 
         Args:
             strings: Bytes or UTF-8 text: a string tensor [B] or a scalar, or what
                 converts to one. At most 2 GiB in one call.
+            continues: Whether the texts go on after something that is there already. A
+                kind that begins each text like a word then does so only if a space
+                comes first; for other kinds it is all one.
 
         Returns:
             int32 RaggedTensor [B, (N)]; for a scalar a tensor [N].
@@ -107,8 +112,12 @@ class Tokenizer(tf.Module, abc.ABC):
             ValueError: `strings` has another rank.
         """
         strings_B, is_scalar = as_rows(strings)
-        ids = self._encode(strings_B)
+        ids = self._encode_rest(strings_B) if continues else self._encode(strings_B)
         return ids.values if is_scalar else ids
+
+    def _encode_rest(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
+        """Does what `encode` does, for texts that go on after something."""
+        return self._encode(strings_B)
 
     @abc.abstractmethod
     def _encode_rows(self, strings_B: tf.Tensor) -> tf.RaggedTensor:

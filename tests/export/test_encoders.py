@@ -223,6 +223,42 @@ def test_fill_mask_ranks_the_tokens_between(written):
         assert [token.decode() for token in found["tokens"][i]] == spoken
 
 
+def test_fill_mask_reads_pieces_as_they_stand_in_running_text(tmp_path):
+    lines = ["床前明月光", "疑是地上霜", "the white whale", "of the whales"] * 9
+    pieces = tokenizers.train_sentencepiece(lines, 60, mask=True, extra_ids=3)
+    config = models.BertConfig(
+        vocab_size=pieces.vocab_size, width=12, num_layers=1, num_heads=3,
+        max_positions=41,
+    )  # fmt: skip
+    keras.utils.set_random_seed(5)
+    model = models.build(config)
+    export.export(model, pieces, tmp_path / "1")
+    signatures = tf.saved_model.load(tmp_path / "1").signatures
+    befores, afters = ["床前明", "the", "the"], ["光", " whale", "s"]
+    found = ask(signatures, "fill_mask", before=befores, after=afters)
+    for i, (before, after) in enumerate(zip(befores, afters, strict=True)):
+        left = pieces.encode(before).numpy().tolist()
+        # What a row of running text holds behind the masked piece.
+        space = after[0] == " "
+        whole = pieces.encode(f"x{after}").numpy().tolist()
+        right = pieces.encode(after, continues=True).numpy().tolist()
+        assert pieces.token_bytes[right[0]].startswith(b" ") == space
+        assert not space or whole[-len(right) :] == right
+        end = pieces.end_id
+        ids = [end, *left, 3, *right, end]
+        rows = {
+            "token_ids": [ids],
+            "segment_ids": [[0] * len(ids)],
+            "lengths": [len(ids)],
+        }
+        logits = np.asarray(model({n: np.array(x, "int32") for n, x in rows.items()}))
+        p = softmax(logits[0, len(left) + 1])
+        p[[0, 1, 2, 3, *pieces.sentinel_ids]] = 0.0
+        best = np.argsort(-p)[:10]
+        np.testing.assert_allclose(found["probabilities"][i], p[best], atol=1e-5)
+        assert not set(found["token_ids"][i]) & {0, 1, 2, 3, *pieces.sentinel_ids}
+
+
 def test_an_lstm_reads_the_texts_alone(tmp_path):
     keras.utils.set_random_seed(3)
     config = models.LSTMClassifierConfig(

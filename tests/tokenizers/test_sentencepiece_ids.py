@@ -180,6 +180,32 @@ def test_sentinels_of_the_model_never_come_from_text(kind):
         tokenizers.SentencePieceTokenizer(gap)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_rest_of_a_text_goes_on_where_the_first_part_ended(name):
+    """Cut between two pieces, a text has the ids of its halves side by side."""
+    ours, rng = tokenizers.SentencePieceTokenizer(MODELS[name]()), random.Random(3)
+    cuts = 0
+    for line in [
+        *books()["moby_dick.txt"].split("\n")[50:90],
+        "床前明月光，疑是地上霜。",
+    ]:
+        ids = ours.encode(" ".join(line.split())).numpy()
+        if len(ids) < 3 or ours.special_ids["unk"] in ids:
+            continue
+        at = rng.randrange(1, len(ids))
+        rest = ours.decode(ids[at:], continues=True).numpy()
+        if tokenizers.repair_utf8([rest])[0] != rest:
+            continue  # Cut within a character.
+        found = ours.encode(rest, continues=True).numpy()
+        np.testing.assert_array_equal(found, ids[at:])
+        cuts += 1
+    assert cuts > 10
+    ids = ours.encode("a whale").numpy()
+    first = len(ours.encode("a"))
+    np.testing.assert_array_equal(ours.encode(" whale", continues=True), ids[first:])
+    assert ours.encode(["", "a"], continues=True).row_lengths()[0] == 0
+
+
 def test_what_masks_never_comes_from_text():
     model = with_pieces(MODELS["English unigram"](), (10, "[MASK]", 3))
     ours = tokenizers.SentencePieceTokenizer(model)

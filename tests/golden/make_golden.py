@@ -105,7 +105,7 @@ def randomise(model):
 
 
 def answers(model):
-    """Returns what the reference computes: logits, loss, gradient norm, text."""
+    """Returns what the reference computes: logits, states, loss, gradient, text."""
     rng = np.random.default_rng(23)
     ids = rng.integers(1, VOCAB, (len(LENGTHS), max(LENGTHS)))
     real = np.arange(max(LENGTHS))[None] < np.array(LENGTHS)[:, None]
@@ -114,6 +114,7 @@ def answers(model):
         inputs,
         attention_mask=torch.tensor(real.astype("int64")),
         labels=torch.where(torch.tensor(real), inputs, -100),
+        output_hidden_states=True,
     )
     output.loss.backward()
     squares = sum((p.grad.double() ** 2).sum() for p in model.parameters())
@@ -123,6 +124,8 @@ def answers(model):
         "token_ids": ids.astype("int32"),
         "lengths": np.array(LENGTHS, "int32"),
         "logits": np.where(real[:, :, None], output.logits.detach().numpy(), 0),
+        # Of the embeddings and each block, of the last one behind the final norm.
+        "hidden": real_states(output.hidden_states, real),
         "loss": output.loss.item(),
         "gradient_norm": squares.sqrt().item(),
         "greedy": np.array([greedy(model, row) for row in rows], "int32"),
@@ -130,6 +133,11 @@ def answers(model):
         "packed_ids": np.array([sum(documents, [])], "int32"),
         "packed_logits": np.concatenate([alone(model, row) for row in documents]),
     }
+
+
+def real_states(states, real):
+    """Returns hidden states [layers + 1, B, T, D], zero at padding."""
+    return np.where(real[None, :, :, None], torch.stack(states).detach().numpy(), 0)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 import transformers
+from make_golden import real_states
 
 OUT = pathlib.Path(__file__).parents[2] / "testdata" / "golden"
 VOCAB, START, END, NEW, BEAMS = 37, 0, 1, 13, 3
@@ -138,6 +139,7 @@ def answers(model):
         **inputs,
         decoder_input_ids=torch.tensor(read),
         labels=torch.tensor(np.where(target_real, target, -100)),
+        output_hidden_states=True,
     )
     output.loss.backward()
     squares = sum((p.grad.double() ** 2).sum() for p in model.parameters())
@@ -150,6 +152,9 @@ def answers(model):
         "targets": target.astype("int32"),
         "target_lengths": np.array(TARGET_LENGTHS, "int32"),
         "memory": np.where(source_real[:, :, None], memory, 0),
+        # Of the embeddings and each block, of the last one behind the final norm.
+        "source_hidden": real_states(output.encoder_hidden_states, source_real),
+        "hidden": real_states(output.decoder_hidden_states, target_real),
         "logits": np.where(target_real[:, :, None], output.logits.detach().numpy(), 0),
         "loss": output.loss.item(),
         "gradient_norm": squares.sqrt().item(),

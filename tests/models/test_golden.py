@@ -5,11 +5,13 @@
 
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from keras_llm import convert, models
+from tests.conformance.comparing import quick
 
 FOLDER = pathlib.Path(__file__).parents[2] / "testdata" / "golden"
 NAMES = (
@@ -47,6 +49,18 @@ def test_logits(case):
     logits = np.asarray(model(answers["token_ids"]))
     where = real(answers)
     np.testing.assert_allclose(logits[where], answers["logits"][where], atol=1e-4)
+
+
+def test_hidden_states_of_every_layer(case):
+    model, answers = case
+    last = model.config.num_layers - 1
+    layers = ["embedding_dropout", *(f"block_{i}" for i in range(last)), "final_norm"]
+    outputs = [model.get_layer(layer).output for layer in layers]
+    states = quick(keras.Model(model.input, outputs))(answers["token_ids"])
+    assert len(states) == len(answers["hidden"]) == 4
+    where = real(answers)
+    for ours, theirs in zip(states, answers["hidden"], strict=True):
+        np.testing.assert_allclose(np.asarray(ours)[where], theirs[where], atol=1e-4)
 
 
 def test_loss(case):

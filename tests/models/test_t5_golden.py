@@ -58,6 +58,25 @@ def test_encoder(case):
     )
 
 
+@pytest.mark.parametrize(
+    ("prefix", "last", "stored", "ids", "lengths"),
+    [
+        ("encoder_", 1, "source_hidden", "source_ids", "source_lengths"),
+        ("", 2, "hidden", "token_ids", "target_lengths"),
+    ],
+)
+def test_hidden_states_of_every_layer(case, prefix, last, stored, ids, lengths):
+    model, answers = case
+    blocks = [f"block_{i}" for i in range(last)]
+    names = [f"{prefix}{x}" for x in ("embedding_dropout", *blocks, "final_norm")]
+    outputs = [model.get_layer(name).output for name in names]
+    states = quick(keras.Model(model.input, outputs))(inputs(answers))
+    assert len(states) == len(answers[stored]) == last + 2
+    where = real(answers, ids, lengths)
+    for ours, theirs in zip(states, answers[stored], strict=True):
+        np.testing.assert_allclose(np.asarray(ours)[where], theirs[where], atol=1e-4)
+
+
 def test_logits(case):
     model, answers = case
     logits, where = np.asarray(quick(model)(inputs(answers))), real(answers)

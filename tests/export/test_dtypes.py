@@ -20,6 +20,21 @@ def tiny(architecture, dtype="float32"):
         "gpt2": models.GPT2Config(
             vocab_size=257, width=32, num_layers=1, num_heads=4, max_positions=64
         ),
+        "gemma": models.GemmaConfig(
+            vocab_size=257,
+            width=32,
+            num_layers=2,
+            num_heads=4,
+            key_value_heads=2,
+            head_size=6,
+            feed_forward_width=40,
+            max_positions=64,
+            window=5,
+            full_every=2,
+            post_norm=True,
+            score_soft_cap=2.5,
+            logit_soft_cap=3.5,
+        ),  # fmt: skip
         "lstm_lm": models.LSTMLMConfig(
             vocab_size=257, embedding_width=12, units=20, num_layers=1
         ),
@@ -43,7 +58,11 @@ def test_a_compiled_export_is_refused_as_stock_and_proven_as_compiled(tmp_path):
 
 @pytest.mark.parametrize(
     ("architecture", "dtype", "bound"),
-    [("gpt2", "bfloat16", "0.016"), ("lstm_lm", "float16", "0.002")],
+    [
+        ("gpt2", "bfloat16", "0.016"),
+        ("gemma", "bfloat16", "0.016"),
+        ("lstm_lm", "float16", "0.002"),
+    ],
 )
 def test_half_precision_is_proven_and_served_as_float32(
     tmp_path, architecture, dtype, bound

@@ -259,6 +259,24 @@ def test_fill_mask_reads_pieces_as_they_stand_in_running_text(tmp_path):
         assert not set(found["token_ids"][i]) & {0, 1, 2, 3, *pieces.sentinel_ids}
 
 
+def test_an_electras_discriminator_is_exported_like_a_bert(tmp_path):
+    config = models.ElectraConfig(
+        vocab_size=70, width=12, num_layers=1, num_heads=3, max_positions=41,
+        embedding_width=8,
+    )  # fmt: skip
+    keras.utils.set_random_seed(5)
+    pair = models.build(config)
+    for i, weight in enumerate(pair.trainable_weights):
+        weight.assign(weight + 0.3 * keras.random.normal(weight.shape, seed=i))
+    model = models.discriminator(pair, pooling="mean")
+    export.export(model, WORDPIECE, tmp_path / "1")
+    signatures = tf.saved_model.load(tmp_path / "1").signatures
+    found = ask(signatures, "embed", text=TEXTS)
+    for i, text in enumerate(TEXTS):
+        wanted = output(model, ids_of(text))
+        np.testing.assert_allclose(found["embedding"][i], wanted, atol=1e-5)
+
+
 def test_an_lstm_reads_the_texts_alone(tmp_path):
     keras.utils.set_random_seed(3)
     config = models.LSTMClassifierConfig(

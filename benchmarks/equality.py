@@ -45,7 +45,10 @@ FEATURES = {
         "schedule": "warmup_stable_decay",
         "decay_steps": 20,
     },
-    "Adafactor": {"optimizer": "adafactor", "freeze": "query_key_value/bias"},
+    "Adafactor, key biases frozen": {
+        "optimizer": "adafactor",
+        "freeze": "query_key_value/bias",
+    },
     ADAFACTOR_ON_NOISE: {"optimizer": "adafactor"},
     "Lion": {"optimizer": "lion", "learning_rate": 1e-3},
     "SGD, momentum, Nesterov": {

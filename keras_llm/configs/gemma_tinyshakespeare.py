@@ -1,6 +1,8 @@
 """A Gemma beside the GPT of `tinyshakespeare.py`: the same characters, rows and steps.
 
-Four layers of width 128 have as many parameters as that GPT, within 0.2 %. RESULT
+Four layers of width 128 have as many parameters as that GPT, within 0.2 %. After its
+1,200 steps it is at 1.810 nats a character of the validation text, the GPT at 1.869,
+in 72 s on one core beside other work (docs/results.md).
 
 Example: python scripts/train.py --config=keras_llm/configs/gemma_tinyshakespeare.py
     --train_text=train.txt --valid_text=valid.txt --run_dir=runs/tiny_gemma

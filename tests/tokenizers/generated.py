@@ -43,6 +43,6 @@ def _strings(count, unruly, seed):
 
 
 def books() -> dict[str, str]:
-    """Returns two books, in English and in Chinese."""
-    names = ("moby_dick.txt", "tang_poems.txt")
+    """Returns two books, in English and in Chinese, and some pages in Japanese."""
+    names = ("moby_dick.txt", "tang_poems.txt", "japanese.txt")
     return {name: (TESTDATA / name).read_text(encoding="utf-8") for name in names}

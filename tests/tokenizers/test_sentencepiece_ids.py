@@ -103,7 +103,7 @@ def test_generated_strings(pair):
     check(pair, [text.decode(errors="replace") for text in texts])
 
 
-@pytest.mark.parametrize("name", ["moby_dick.txt", "tang_poems.txt"])
+@pytest.mark.parametrize("name", books())
 def test_books_by_line(pair, name):
     assert check(pair, books()[name].split("\n")[:6_000]) <= 3
 

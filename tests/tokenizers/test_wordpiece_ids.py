@@ -101,7 +101,7 @@ def test_generated_strings(pair):
     check(pair, strings(10_000 if usual else 1_000, UNRULY_FOR_BERT))
 
 
-@pytest.mark.parametrize("name", ["moby_dick.txt", "tang_poems.txt"])
+@pytest.mark.parametrize("name", books())
 def test_books_whole_and_by_line(name):
     book = books()[name]
     ours, theirs = made("uncased")

@@ -6,7 +6,7 @@ value of each feature over all words ("max"), not the first token: with so few e
 that finds the words that matter sooner.
 
 13,783 Chinese reviews take it 212 s on one core beside other work; of 1,756 others
-it tells 86.1 % right, pairs of characters 85.4 % (docs/results.md).
+it tells 85.6 % right over three seeds, pairs of characters 85.4 % (docs/results.md).
 
 Example: python scripts/train.py --config=keras_llm/configs/bert_shallow_reviews.py
     --init=runs/reviews_zh_masks/best --train_text=reviews_zh/train.jsonl

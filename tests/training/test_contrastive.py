@@ -1,5 +1,6 @@
 """The task "contrastive": its loss written out in NumPy, replicas, whole runs."""
 
+import functools
 import json
 
 import keras
@@ -23,6 +24,7 @@ BERT = models.BertConfig(
 )
 
 
+@functools.cache
 def tokenizer():
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     # "answer3" stands for what is said of the fourth word and of nothing else.

@@ -157,13 +157,14 @@ def test_layouts_are_compared_step_by_step(apart, equal, tmp_path):
                 {"step": s, "loss": 1 + moved * (s == 7), "gradient_norm": 2.0}
                 for s in range(1, equality["STEPS"] + 1)
             ]
+            lines.append({"step": equality["STEPS"], "valid_loss": 3.0})
             if layout == "workers":
                 lines[30]["gradient_norm"] += apart
             (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     row = equality["compared"](tmp_path, "clipping")
-    assert row["from AdamW alone"] == 0.25 and row["last loss"] == 1
-    assert row["workers: gradient_norm"] == pytest.approx(apart)
-    assert row["replicas: loss"] == row["replicas: gradient_norm"] == 0
+    assert row["moved by"] == 0.25 and row["last"] == 3
+    assert row["workers: norm"] == pytest.approx(apart)
+    assert row["replicas: loss"] == row["replicas: norm"] == 0
     assert equality["is_equal"](row) == equal
 
 

@@ -6,6 +6,11 @@ from keras_llm.export.arithmetic import TOLERANCES, compute_dtype, weight_kind
 from keras_llm.export.servable import Servable
 from keras_llm.models import count_parameters
 
+# An op that TF Serving links, and a plain TensorFlow does not.
+_IN_PYTHON = """In Python `import tensorflow_text` comes before `tf.saved_model.load`.
+
+"""
+
 
 def card(subject: Servable, out: pathlib.Path, compared: int) -> str:
     """Returns the card in Markdown.
@@ -19,11 +24,12 @@ def card(subject: Servable, out: pathlib.Path, compared: int) -> str:
     name, dtype = out.absolute().parent.name, compute_dtype(model)
     proof = (
         f"{compared} answers compared with the model in memory, from a moved folder, "
-        "in a process without keras_llm: identical text, log probabilities within "
+        "in a process without keras_llm: identical text, figures within "
         f"{TOLERANCES[dtype]:g}."
         if compared
         else "Not verified: exported with `--verify=false`."
     )
+    in_python = _IN_PYTHON if subject.tokenizer.kind == "sentencepiece" else ""
     start = (
         "Start TF Serving with `--xla_cpu_compilation_enabled=true`."
         if subject.jit
@@ -43,6 +49,6 @@ A SavedModel that takes and returns strings. {start}
 | tokenizer | {subject.tokenizer.kind}, {subject.tokenizer.vocab_size:,} ids |
 | proof | {proof} |
 
-{subject.example().replace("{name}", name)}
+{in_python}{subject.example().replace("{name}", name)}
 Data, intended use and limits: to be written by whoever trained it.
 """

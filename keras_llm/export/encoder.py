@@ -83,13 +83,16 @@ class EncoderServable(Servable):
 
     def fitting(self, rows: Rows, names: str) -> Rows:
         """Returns the rows once each has been found to be within the limit."""
+        too_long = tf.where(rows.lengths > self.limit)[:, 0]
         fits = tf.debugging.Assert(
-            tf.reduce_all(rows.lengths <= self.limit),
+            tf.equal(tf.size(too_long), 0),
             [
                 f"{names} must hold at most {self.limit} tokens, special ones "
                 "counted, the positions that this model has; shorten the text. "
-                "Received, in tokens:",
-                rows.lengths,
+                "Received, by number from 0:",
+                too_long,
+                "in tokens:",
+                tf.gather(rows.lengths, too_long),
             ],
             summarize=8,
         )

@@ -233,6 +233,7 @@ def load_tokenizer(folder: Path) -> Any:
     from keras_llm import tokenizers  # Text ops: not needed for the model alone.
 
     if not has_tokenizer(folder):
+        _check_is_model_folder(_model_folder(folder))
         raise FileNotFoundError(
             f"This model was saved without a tokenizer. Received: {folder}."
         )

@@ -43,7 +43,8 @@ def transfer_weights(source_model: keras.Model, target_model: keras.Model) -> li
             raise ValueError(
                 "The source must hold every weight of the target's trunk. Received: "
                 f"the target's `{weight.path}` of shape {tuple(weight.shape)}; the "
-                f"source has {there}. Build both with the same sizes."
+                f"source has {there}. Build both with the same layers and sizes: the "
+                f"source is a {source_model.name}, the target a {target_model.name}."
             )
     fresh = []
     for weight in target_model.weights:

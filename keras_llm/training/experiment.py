@@ -30,7 +30,7 @@ class Experiment(Config):
             raise ValueError(
                 "`data.context` must not exceed `model.max_positions`, the positions "
                 f"that the model has. Received: data.context={self.data.context}, "
-                f"model.max_positions={positions}."
+                f"model.max_positions={positions}. Lower the one or raise the other."
             )
         if self.train.carry_state and self.data.sampling != "streams":
             raise ValueError(

@@ -72,7 +72,7 @@ def test_half_precision_is_proven_and_served_as_float32(
     assert json.loads((out / "manifest.json").read_text())["verified_answers"] == 16
     card = (out / "README.md").read_text()
     assert f"| dtype | {dtype} |" in card
-    assert f"identical text, log probabilities within {bound}" in card
+    assert f"identical text, figures within {bound}" in card
     loaded = tf.saved_model.load(out)
     state = loaded.signatures["prefill"](
         token_ids=tf.constant([[1, 2]]),

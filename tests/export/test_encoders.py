@@ -132,6 +132,13 @@ def test_other_heads_refuse_what_is_too_long(written, head, inputs, named):
         ask(signatures, HEADS[head], **inputs)
 
 
+def test_what_is_too_long_is_named_by_its_number(written):
+    _, signatures, _ = written("embed")
+    texts = ["a"] * 10 + ["a " * 45, "a"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[10\].*\[47\]"):
+        ask(signatures, "embed", text=texts)
+
+
 @pytest.mark.parametrize(
     ("head", "name", "inputs"),
     [

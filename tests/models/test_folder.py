@@ -76,6 +76,8 @@ def test_low_precision_weights_are_saved_in_float32(tmp_path):
     np.testing.assert_array_equal(loaded(IDS), model(IDS))
     with pytest.raises(FileNotFoundError, match="without a tokenizer"):
         models.load_tokenizer(tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match="A model folder is needed"):
+        models.load_tokenizer(tmp_path / "nowhere")
 
 
 def test_an_existing_folder_is_kept(model, folder):

@@ -193,7 +193,7 @@ def test_two_replicas_learn_as_one_does(files, tmp_path, two_replicas, eagerly):
         ),
         (experiment(models.GPT2Config(width=8, num_heads=2)), "architectures bert"),
         (experiment(task=Contrastive(group=4)), "without a rest"),
-        (experiment(rows=1), "without a rest"),
+        (experiment(rows=1), "two rows or more"),
     ],
 )
 def test_what_does_not_fit_is_refused(files, subject, message):

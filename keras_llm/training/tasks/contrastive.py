@@ -165,7 +165,12 @@ told from. Received: group=1.
         return tf.reshape(each, [-1]), tf.reshape(nearest, [-1])
 
     def _check_rows(self, rows):
-        if rows % (self.group or 1) or rows < 2:
+        if rows < 2:
+            raise ValueError(
+                "A pair is told from the others of its batch: each replica needs two "
+                f"rows or more. Received: {rows} a replica. Raise data.batch_size."
+            )
+        if rows % (self.group or 1):
             raise ValueError(
                 "Groups fill the rows of a replica without a rest. Received: "
                 f"task.group={self.group}, {rows} rows a replica. Change task.group or "

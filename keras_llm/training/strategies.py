@@ -16,6 +16,8 @@ _REFUSED = {
     "central_storage": "it gives wrong figures with Keras 3",
     "keras_distribution": "Keras ignores it on TensorFlow; it works on the JAX backend",
 }
+# What else the resolver reads of a Slurm step.
+_OF_SLURM = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
 
 
 def choose_strategy(
@@ -153,7 +155,7 @@ def cluster(
         return _resolver_of(list(worker_hosts), task_index, "--worker_hosts")
     if environment.get("TF_CONFIG"):
         return _resolver_of_tf_config(environment["TF_CONFIG"])
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    if _slurm_tasks(environment) > 1:
         # Slurm gives each task its GPUs (--gpus-per-task): what is seen is its own. The
         # resolver wants numbers that are not zero, and uses them to number the tasks.
         return tf.distribute.cluster_resolver.SlurmClusterResolver(
@@ -162,6 +164,28 @@ def cluster(
             auto_set_gpu=False,
         )
     return None
+
+
+def _slurm_tasks(environment: Mapping[str, str]) -> int:
+    """Returns the tasks of the Slurm step that this process is one of; 1 without.
+
+    Raises:
+        ValueError: What Slurm sets is not all there, or no number.
+    """
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if not (tasks.isascii() and tasks.isdecimal()):
+        raise ValueError(
+            "SLURM_STEP_NUM_TASKS is a number. Received: "
+            f"{tasks!r}. Start the workers by srun, or unset it."
+        )
+    missing = [name for name in _OF_SLURM if name not in environment]
+    if int(tasks) > 1 and missing:
+        raise ValueError(
+            "Slurm's step is told by "
+            f"SLURM_STEP_NUM_TASKS, {', '.join(_OF_SLURM)}. Received: {tasks} tasks, "
+            f"without {', '.join(missing)}. Start the workers by srun, or unset it."
+        )
+    return int(tasks)
 
 
 def _resolver_of(hosts: list[str], index: Any, source: str) -> Any:
@@ -177,16 +201,7 @@ def _resolver_of(hosts: list[str], index: Any, source: str) -> Any:
             f"{source} lists each worker once. Received: {hosts}. Give each an address "
             "of its own."
         )
-    if not isinstance(index, int) or isinstance(index, bool):
-        raise ValueError(
-            f"A worker needs to know its place in {source}, from 0. Received: "
-            f"{index!r}. Give each process its own."
-        )
-    if not 0 <= index < len(hosts):
-        raise ValueError(
-            f"A worker's place in {source} lies from 0 to the number of workers - 1. "
-            f"Received: {index} of {len(hosts)} workers. Give each process its own."
-        )
+    _check_place(index, len(hosts), source)
     if len(hosts) == 1:
         return None
     return tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -197,6 +212,20 @@ def _resolver_of(hosts: list[str], index: Any, source: str) -> Any:
     )
 
 
+def _check_place(index: Any, number: int, source: str) -> None:
+    """Raises ValueError unless a place is one of so many, from 0."""
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise ValueError(
+            f"A worker needs to know its place in {source}, from 0. Received: "
+            f"{index!r}. Give each process its own."
+        )
+    if not 0 <= index < number:
+        raise ValueError(
+            f"A worker's place in {source} lies from 0 to the number of workers - 1. "
+            f"Received: {index} of {number} workers. Give each process its own."
+        )
+
+
 def _resolver_of_tf_config(text: str) -> Any:
     """Returns the resolver of TF_CONFIG's workers; None of one."""
     try:
@@ -204,13 +233,13 @@ def _resolver_of_tf_config(text: str) -> Any:
         cluster, task = config["cluster"], config["task"]
         kind, index = task["type"], task["index"]
         jobs = {name: list(hosts) for name, hosts in cluster.items()}
+        unknown = sorted(set(jobs) - {"chief", "worker"} | {kind} - set(jobs))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "TF_CONFIG is a JSON object like {'cluster': {'worker': ['a:2222', "
             "'b:2222']}, 'task': {'type': 'worker', 'index': 0}}. Received: "
             f"{text[:200]!r} ({type(error).__name__}: {error}). Mend or unset it."
         ) from error
-    unknown = sorted(set(jobs) - {"chief", "worker"} | {kind} - set(jobs))
     if unknown:
         raise ValueError(
             "In TF_CONFIG the kinds 'chief' and 'worker' train together, and the task "
@@ -220,6 +249,7 @@ def _resolver_of_tf_config(text: str) -> Any:
     if isinstance(index, str) and index.isdecimal():
         index = int(index)  # As some operators write it.
     hosts = jobs.get("chief", []) + jobs.get("worker", [])
-    if kind == "worker" and type(index) is int:
+    _check_place(index, len(jobs[kind]), f"TF_CONFIG's {kind!r}")
+    if kind == "worker":
         index += len(jobs.get("chief", []))
     return _resolver_of(hosts, index, "TF_CONFIG")

@@ -14,6 +14,7 @@ def tf_config(cluster, kind="worker", index=0):
 
 
 TWO = {"worker": ["a:1", "b:2"]}
+WITH_CHIEF = {"chief": ["a:1"], "worker": ["b:2", "c:3"]}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,12 @@ def test_one_worker_is_no_cluster(environment):
         ([], None, tf_config({**TWO, "ps": ["c:3"]}), "Received: 'ps'"),
         ([], None, tf_config(TWO, index=2), "Received: 2 of 2 workers"),
         ([], None, tf_config(TWO, index=True), "Received: True"),
+        ([], None, tf_config(TWO, ["worker"]), "TF_CONFIG is a JSON object"),
+        ([], None, tf_config(WITH_CHIEF, index=-1), "Received: -1 of 2"),
+        ([], None, tf_config(WITH_CHIEF, "chief", 1), "Received: 1 of 1"),
+        ([], None, {"SLURM_STEP_NUM_TASKS": "x"}, "is a number. Received: 'x'"),
+        ([], None, {"SLURM_STEP_NUM_TASKS": ""}, "is a number. Received: ''"),
+        ([], None, {"SLURM_STEP_NUM_TASKS": "2"}, "without SLURM_PROCID"),
         ([], None, tf_config({"worker": ["a:1", 7]}), "Received: 7"),
     ],
 )

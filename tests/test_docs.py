@@ -175,6 +175,32 @@ def test_a_slurm_script_can_be_read_and_its_flags_exist():
     check_train_flags(script.read_text("utf-8").partition("keras-llm train")[2])
 
 
+@pytest.mark.parametrize(
+    ("status", "restarts", "again"),
+    [(75, 9, True), (69, 9, True), (137, 5, True), (137, 6, False), (1, 0, False)]
+    + [(0, 0, False)],
+)
+def test_a_slurm_job_is_queued_again_where_that_helps(
+    status, restarts, again, tmp_path
+):
+    for name, line in (("srun", f"exit {status}"), ("scontrol", 'echo "$@" >> asked')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(ROOT / "docs" / "examples" / "slurm.sh")],
+        cwd=tmp_path,
+        env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": "7",
+            "SLURM_RESTART_COUNT": str(restarts),
+        },
+    )
+    assert done.returncode == status
+    asked = tmp_path / "asked"
+    assert asked.exists() == again
+    assert not again or asked.read_text() == "requeue 7\n"
+
+
 def test_a_kubernetes_job_is_read_and_its_flags_exist():
     manifest = ROOT / "docs" / "examples" / "kubernetes_job.yaml"
     service, job = yaml.safe_load_all(manifest.read_text("utf-8"))
@@ -185,7 +211,8 @@ def test_a_kubernetes_job_is_read_and_its_flags_exist():
     wanted = range(job["spec"]["completions"])
     # A pod of an Indexed Job is found as JOB-INDEX.SUBDOMAIN.
     assert hosts == [f"{name}-{i}.{service['metadata']['name']}:{port}" for i in wanted]
-    ignored, failing = job["spec"]["podFailurePolicy"]["rules"]
+    ignored, disrupted, failing = job["spec"]["podFailurePolicy"]["rules"]
+    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget"}]
     statuses = [training.LOST_WORKER, training.EXIT_CODE]
     assert ignored["onExitCodes"]["values"] == statuses
     assert failing["onExitCodes"]["values"] == [1]

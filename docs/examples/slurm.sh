@@ -11,9 +11,11 @@
 
 srun --kill-on-bad-exit=0 keras-llm train \
   --config=/runs/whale_config.py --train_text=/runs/tokens --run_dir=/runs/whale --resume
-status=$?
+status=$? # The highest of the workers'.
 # 75: asked to end, saved. 69: another worker was lost. Both go on where they stood.
-if [[ $status -eq 75 || $status -eq 69 ]]; then
+# 137: a worker was killed, as for its memory; that may come again, so not for ever.
+if [[ $status -eq 75 || $status -eq 69 ]] ||
+  [[ $status -eq 137 && ${SLURM_RESTART_COUNT:-0} -lt 6 ]]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

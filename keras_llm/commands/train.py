@@ -65,6 +65,9 @@ _WORKER_HOSTS = flags.DEFINE_list(
 _TASK_INDEX = flags.DEFINE_integer(
     "task_index", None, "This worker's place in --worker_hosts, from 0."
 )
+_START_TIMEOUT_S = flags.DEFINE_float(
+    "start_timeout_s", 600.0, "How long the other workers are waited for.", 1.0
+)
 _PROGRESS = flags.DEFINE_bool("progress", True, "Draw a progress bar.")
 _JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
@@ -78,13 +81,17 @@ def main(argv: list[str]) -> None:
     from keras_llm import tokenizers, training
     from keras_llm.core import override
 
-    # Before anything else of TensorFlow: it fixes the devices.
-    strategy = training.choose_strategy(
-        _STRATEGY.value, _CPU_REPLICAS.value, _WORKER_HOSTS.value, _TASK_INDEX.value
-    )
-    experiment = override(training.load_config(_CONFIG.value), _overrides.given)
-    tokenizer = tokenizers.load(_TOKENIZER.value) if _TOKENIZER.value else None
     try:
+        # Before anything else of TensorFlow: it fixes the devices.
+        strategy = training.choose_strategy(
+            _STRATEGY.value,
+            _CPU_REPLICAS.value,
+            _WORKER_HOSTS.value,
+            _TASK_INDEX.value,
+            start_timeout_s=_START_TIMEOUT_S.value,
+        )
+        experiment = override(training.load_config(_CONFIG.value), _overrides.given)
+        tokenizer = tokenizers.load(_TOKENIZER.value) if _TOKENIZER.value else None
         summary = training.train(
             experiment,
             _TRAIN_TEXT.value,

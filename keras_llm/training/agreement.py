@@ -68,6 +68,8 @@ class Agreement:
         lengths = np.zeros(self.team.number)
         lengths[self.team.place] = len(mine)
         lengths = self._summed(lengths).astype(int)
+        if not lengths.any():
+            return [""] * self.team.number
         longest = -(-max(lengths.max(), 1) // _GRANULE) * _GRANULE
         table = np.zeros((self.team.number, longest))
         table[self.team.place, : len(mine)] = mine
@@ -96,7 +98,7 @@ class Agreement:
         for place, reason in enumerate(self.gather("")):
             if reason:
                 raise OtherWorkerError(
-                    "Workers begin together or not at all. Received from worker "
+                    "Workers go on together or not at all. Received from worker "
                     f"{place}: {reason}"
                 )
 

@@ -9,11 +9,10 @@ import time
 from typing import Any, NoReturn
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_llm import models
-from keras_llm.core import read_metrics
+from keras_llm.core import read_metrics, write_json
 from keras_llm.core.run_plots import plot_run
 from keras_llm.training.agreement import Agreement
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
@@ -22,7 +21,7 @@ from keras_llm.training.finiteness import check_finite
 from keras_llm.training.interruption import AskedToEnd, Interruption
 from keras_llm.training.metrics import MetricsLog
 from keras_llm.training.progress import Progress
-from keras_llm.training.replicas import Spreader, check_strategy
+from keras_llm.training.replicas import Spreader, check_strategy, stacked
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.samples import Samples
 from keras_llm.training.setup import Inputs, make_step, prepare_inputs, start_from
@@ -246,16 +245,12 @@ class _Run:
         config, first = self.config, self.state.step
         count = self._steps_until_something_happens()
         begun = time.perf_counter()
-        micro_batches = [
-            next(self.inputs.batches) for _ in range(count * config.accumulation)
-        ]
-        shape = (count, config.accumulation)
-        batches = {
-            name: np.stack([b[name] for b in micro_batches]).reshape(
-                *shape, *micro_batches[0][name].shape
-            )
-            for name in micro_batches[0]
-        }
+        # A worker that failed to read alone would seem lost to the others.
+        with self.agreement.together():
+            micro_batches = [
+                next(self.inputs.batches) for _ in range(count * config.accumulation)
+            ]
+        batches = stacked(micro_batches, count)
         tokens = sum(map(self.task.count_tokens, micro_batches))
         tokens *= self.agreement.team.number
         start = time.perf_counter()
@@ -381,7 +376,7 @@ class _Run:
                 )
         seconds = self.seconds_before + time.perf_counter() - self.begun
         state = self.state
-        return Summary(
+        summary = Summary(
             step=state.step,
             stopped_by="steps" if state.step >= self.config.steps else "patience",
             train_loss=self.last_loss,
@@ -397,3 +392,6 @@ class _Run:
             bad_steps=state.bad_steps,
             notes=tuple(notes),
         )
+        if self.is_chief:
+            write_json(self.folder.summary, summary.to_dict())
+        return summary

@@ -1,5 +1,6 @@
 """Workers and replicas: who reads which rows, and what is refused."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -89,3 +90,21 @@ class Spreader:
             )
             for name, parts in cut.items()
         }
+
+
+def stacked(
+    micro_batches: Sequence[Mapping[str, np.ndarray]], steps: int
+) -> dict[str, np.ndarray]:
+    """Returns the micro-batches of S steps as arrays [S, K, R, ...], K a step.
+
+    >>> rows = [{"weights": np.full((2,), i)} for i in range(6)]
+    >>> stacked(rows, steps=3)["weights"].shape
+    (3, 2, 2)
+    """
+    first, number = micro_batches[0], len(micro_batches) // steps
+    return {
+        name: np.stack([batch[name] for batch in micro_batches]).reshape(
+            steps, number, *first[name].shape
+        )
+        for name in first
+    }

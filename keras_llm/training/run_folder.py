@@ -33,6 +33,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.events = self.path / "events"
         self.plot = self.path / "run.png"
+        self.summary = self.path / "summary.json"
         self.best = self.path / "best"
         self.last = self.path / "last"
         self._lock: int | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_llm.core import checks
+from keras_llm.training.arrival import await_workers
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
@@ -26,6 +27,7 @@ def choose_strategy(
     worker_hosts: Sequence[str] = (),
     task_index: int | None = None,
     environment: Mapping[str, str] | None = None,
+    start_timeout_s: float = 600.0,
 ) -> tf.distribute.Strategy:
     """Returns a strategy. Call it before anything else of TensorFlow.
 
@@ -39,8 +41,10 @@ def choose_strategy(
         task_index: This worker's place in the list, from 0.
         environment: Where `TF_CONFIG`, `SLURM_*` and `TPU_NAME` are looked up; None
             for the process's own.
+        start_timeout_s: How long the other workers are waited for.
 
     Raises:
+        LostWorkerError: Another worker did not come.
         ValueError: A strategy that is not supported, or one that does not fit what
             the flags, the environment or the machine say.
     """
@@ -60,6 +64,7 @@ def choose_strategy(
         return _tpu(environment["TPU_NAME"])
     cpus = _split_cpu(cpu_replicas)
     if kind == "multi_worker":
+        await_workers(resolver, start_timeout_s)
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     if kind == "mirrored":
         return tf.distribute.MirroredStrategy(cpus or None)

@@ -84,9 +84,10 @@ def test_a_run_leaves_all_that_is_promised(finished):
     names = {path.name for path in run_dir.iterdir()}
     assert names == {
         "config.json", "tokenizer", "checkpoints", "metrics.jsonl", "events",
-        "run.png", "best", "last",
+        "run.png", "summary.json", "best", "last",
     }  # fmt: skip
     assert (run_dir / "run.png").read_bytes().startswith(b"\x89PNG")
+    assert read_json(run_dir / "summary.json") == summary.to_dict()
     assert list((run_dir / "events").glob("events.*"))
 
 

@@ -1,11 +1,15 @@
 """Which strategy flags and environment lead to, and what they may not say."""
 
 import json
+import socket
+import time
+from concurrent import futures
 
 import pytest
 import tensorflow as tf
 
-from keras_llm.training import strategies
+from keras_llm.commands import launch
+from keras_llm.training import arrival, strategies
 
 
 def tf_config(cluster, kind="worker", index=0):
@@ -122,3 +126,39 @@ def test_a_strategy_that_does_not_fit_is_refused(monkeypatch, options, reason):
     )
     with pytest.raises(ValueError, match=reason):
         strategies.choose_strategy(**{"environment": {}, **options})
+
+
+def test_two_workers_in_one_place_are_refused():
+    """The second would end in a traceback, and the first wait for another."""
+    with socket.create_server(("", 0)) as first:
+        port = first.getsockname()[1]
+        resolver = strategies.cluster([f"localhost:{port}", "b:2"], 0, {})
+        with pytest.raises(ValueError, match=f"localhost:{port}, where a process list"):
+            arrival.await_workers(resolver, 9.0)
+
+
+def test_workers_wait_for_one_another(monkeypatch, caplog):
+    addresses = launch.free_addresses(3)
+    resolvers = [strategies.cluster(addresses, i, {}) for i in range(3)]
+    monkeypatch.setattr(arrival, "_WORD_S", 0.3)
+    with pytest.raises(arrival.LostWorkerError, match=f"from {addresses[2]} in 1 s"):
+        # The second one is there, and the third is not.
+        with socket.create_server(("127.0.0.1", int(addresses[1].split(":")[1]))):
+            arrival.await_workers(resolvers[0], 1.0)
+    assert f"Waiting for {addresses[2]}." in caplog.text
+    with futures.ThreadPoolExecutor() as pool:
+        waits = []
+        for resolver in resolvers:  # One after the other, the last a while later.
+            waits.append(pool.submit(arrival.await_workers, resolver, 60.0))
+            time.sleep(0.5)
+            assert len(waits) == 3 or not waits[0].done()
+        # As the server of each takes its address when it has left.
+        servers = []
+        while not all(wait.done() for wait in waits):
+            for wait, address in zip(waits, addresses, strict=True):
+                if wait.done() and address not in [a for a, _ in servers]:
+                    port = int(address.split(":")[1])
+                    servers.append((address, socket.create_server(("", port))))
+        assert [wait.result() for wait in waits] == [None] * 3
+        for _, server in servers:
+            server.close()

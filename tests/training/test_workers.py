@@ -206,3 +206,53 @@ def test_workers_that_cannot_begin_together_do_not_begin(
         assert process.returncode == 1 and reason in output
         assert "Traceback" not in output
     assert not run_dir.exists()
+
+
+# What a worker runs whose storage goes away in the middle of a run.
+FAILING = """
+import itertools
+from keras_llm import commands
+from keras_llm.data.row_batches import EndlessBatches
+
+read, calls = EndlessBatches.__next__, itertools.count()
+
+def fails(self):
+    if next(calls) == 20:
+        raise OSError("the storage is gone")
+    return read(self)
+
+EndlessBatches.__next__ = fails
+commands.run("train")
+"""
+
+
+def test_what_fails_at_one_worker_in_mid_run_is_told_at_all(write_config, tmp_path):
+    """Not as a lost worker, upon which a scheduler would start all of them again."""
+    hosts = ",".join(launch.free_addresses(2))
+    flags = [*write_config(), f"--run_dir={tmp_path / 'run'}", "--noprogress"]
+    flags.append(f"--worker_hosts={hosts}")
+    programs = (["-m", "keras_llm.commands", "train"], ["-c", FAILING])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *program, *flags, f"--task_index={index}"],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index, program in enumerate(programs)
+    ]
+    outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], outputs
+    assert "Received from worker 1: OSError: the storage is gone" in outputs[0]
+    assert "the storage is gone" in outputs[1]
+
+
+def test_a_worker_that_does_not_come_is_not_waited_for_for_ever(write_config, tmp_path):
+    own, other = launch.free_addresses(2)
+    place = [f"--worker_hosts={own},{other}", "--task_index=0", "--start_timeout_s=3"]
+    process = start([*write_config(), *place], tmp_path / "run", workers=1)
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == training.LOST_WORKER
+    assert f"nothing from {other} in 3 s. Start all workers" in said
+    assert not (tmp_path / "run").exists()

@@ -31,7 +31,7 @@ def find_files(patterns: Patterns) -> list[pathlib.Path]:
         DataError: A pattern matches nothing, or something that is not a file.
 
     >>> [path.name for path in find_files("testdata/*.txt")]
-    ['TestPlans.txt', 'moby_dick.txt', 'tang_poems.txt']
+    ['TestPlans.txt', 'japanese.txt', 'moby_dick.txt', 'tang_poems.txt']
     """
     if isinstance(patterns, (str, os.PathLike)):
         patterns = [patterns]

@@ -11,7 +11,6 @@ Example: python benchmarks/equality.py
 """
 
 import argparse
-import json
 import os
 import pathlib
 import subprocess
@@ -21,7 +20,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from keras_llm.commands._table import table
-from keras_llm.commands.launch import free_addresses
+from keras_llm.commands.launch import free_addresses, tf_config
 from keras_llm.core import read_metrics
 
 STEPS = 50
@@ -75,9 +74,9 @@ def train(layout: str, names: list[str], folder: pathlib.Path) -> None:
 
     cpu_replicas = 2 if layout == "replicas" else 1
     strategy = training.choose_strategy("auto", cpu_replicas)
+    base = {"clip_norm": None, "jit": "off", "learning_rate": 1e-2}
+    watched = {"log_every": 1, "eval_every": 25, "save_every": 0}
     for name in names:
-        base = {"clip_norm": None, "jit": "off", "learning_rate": 1e-2}
-        watched = {"log_every": 1, "eval_every": 25, "save_every": 0}
         experiment = training.Experiment(
             model=models.GPT2Config(
                 width=16, num_layers=2, num_heads=2, max_positions=24, dropout=0.0
@@ -116,9 +115,7 @@ def start(layout: str, names: list[str], folder: pathlib.Path) -> None:
     for place in range(len(hosts)):
         environment = os.environ | one
         if len(hosts) > 1:
-            task = {"type": "worker", "index": place}
-            cluster = {"cluster": {"worker": hosts}, "task": task}
-            environment["TF_CONFIG"] = json.dumps(cluster)
+            environment["TF_CONFIG"] = tf_config(place, hosts)
         arguments = [*command, "--features", *names]
         workers.append(subprocess.Popen(arguments, env=environment))
     for worker in workers:

@@ -71,13 +71,18 @@ def free_addresses(number: int) -> list[str]:
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
-def _start(place: int, hosts: list[str], words: list[str]) -> subprocess.Popen[str]:
+def tf_config(place: int, hosts: list[str]) -> str:
+    """Returns what TF_CONFIG says to the worker of that place."""
     task = {"type": "worker", "index": place}
+    return json.dumps({"cluster": {"worker": hosts}, "task": task})
+
+
+def _start(place: int, hosts: list[str], words: list[str]) -> subprocess.Popen[str]:
     threads = max(1, (os.cpu_count() or 1) // len(hosts))
     environment = {
         "TF_NUM_INTRAOP_THREADS": str(threads),
         **os.environ,
-        "TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": task}),
+        "TF_CONFIG": tf_config(place, hosts),
         "PYTHONPATH": os.pathsep.join(
             [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),

@@ -159,11 +159,15 @@ class TokenMasking:
         word_RP = _words(candidates_RP, goes_on)
         sizes = _word_sizes(word_RP, candidates_RP)
         # Where no word is short enough, as in a text without spaces: token by token.
-        goes_on &= ((sizes > 0) & (sizes <= left[:, None])).any(axis=1, keepdims=True)
-        opens, word_RP = candidates_RP & ~goes_on, _words(candidates_RP, goes_on)
+        fits = ((sizes > 0) & (sizes <= left[:, None])).sum(axis=1) > 0
+        if not fits[number > 0].all():
+            goes_on &= fits[:, None]
+            word_RP = _words(candidates_RP, goes_on)
+            sizes = _word_sizes(word_RP, candidates_RP)
+        opens = candidates_RP & ~goes_on
         scores = uniform_below(counter_RP, _SCORES, self.seed, _WHICH)
         order = np.argsort(np.where(opens, scores, _SCORES), axis=1, kind="stable")
-        sizes = np.take_along_axis(_word_sizes(word_RP, candidates_RP), order, axis=1)
+        sizes = np.take_along_axis(sizes, order, axis=1)
         taken = np.zeros_like(candidates_RP)
         for k in range(opens.sum(axis=1).max(initial=0)):
             if not left.any():

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_llm import data
 from keras_llm.evaluation.context import measured_context
 from keras_llm.tokenizers import EncoderRows
+from keras_llm.training.tasks import contrastive
 from keras_llm.training.tasks import examples as examples_lib
 
 _BATCH = 32  # Texts embedded at a time.
@@ -61,9 +62,9 @@ def evaluate_retrieval(
     1.0
     """
     context = measured_context(model, context)
-    sides = dict.fromkeys(("text", "text_pair"), str)
-    pairs = [*data.read_examples(examples, sides, data.TextConfig(**text_fields))]
-    partners = {text: i for i, text in enumerate({e["text_pair"]: 0 for e in pairs})}
+    pairs = [*contrastive.read_pairs(examples, data.TextConfig(**text_fields))]
+    different = dict.fromkeys(example["text_pair"] for example in pairs)
+    partners = {text: number for number, text in enumerate(different)}
     texts = [example["text"] for example in pairs]
     encode = EncoderRows(tokenizer)
     asking, asked_for = (
@@ -83,9 +84,7 @@ def evaluate_retrieval(
 def _unit_vectors(model: keras.Model, rows: dict[str, np.ndarray]) -> np.ndarray:
     """Returns vectors of length 1, float32 [N, D]; rows of like length go together."""
     embed = tf.function(
-        lambda inputs: tf.math.l2_normalize(
-            tf.cast(model(inputs, training=False), tf.float32), axis=-1
-        ),
+        lambda inputs: contrastive.unit_vectors(model, inputs, training=False),
         autograph=False,
         reduce_retracing=True,
     )

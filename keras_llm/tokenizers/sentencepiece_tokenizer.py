@@ -3,16 +3,12 @@
 import hashlib
 import os
 import pathlib
-from itertools import permutations
 from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
-from keras_llm.tokenizers.sentencepiece_model import (
-    read_model,
-    with_prefix,
-)
+from keras_llm.tokenizers.sentencepiece_model import read_model, with_prefix
 from keras_llm.tokenizers.tokenizer import Tokenizer
 
 _MODEL_FILE = "sentencepiece.model"
@@ -115,19 +111,19 @@ class SentencePieceTokenizer(Tokenizer):
         return self._tokenize(strings_B, self._proto, self._node_name)
 
     def _encode_rest(self, strings_B: tf.Tensor) -> tf.RaggedTensor:
-        plain = with_prefix(self._proto, False)
+        def tokenize(strings, prefixed):
+            proto = with_prefix(self._proto, prefixed)
+            name = f"{self._node_name}_{'spaced' if prefixed else 'rest'}"
+            return self._tokenize(strings, proto, name)
+
         if not self._drops_spaces:
-            return self._tokenize(strings_B, plain, f"{self._node_name}_rest")
+            return tokenize(strings_B, False)
         # A space that comes first goes, and the prefix stands for it.
         with tf.device("CPU:0"):
             spaced_B = tf.strings.regex_full_match(strings_B, r"(?s)[\s\p{Z}].*")
-            parts = [tf.where(spaced_B, x, y) for x, y in permutations((strings_B, ""))]
-        prefixed = with_prefix(self._proto, True)
-        ids = [
-            self._tokenize(parts[0], prefixed, f"{self._node_name}_spaced"),
-            self._tokenize(parts[1], plain, f"{self._node_name}_rest"),
-        ]
-        return tf.concat(ids, axis=1)  # Of each row one is empty.
+            spaced = tokenize(tf.where(spaced_B, strings_B, ""), True)
+            others = tokenize(tf.where(spaced_B, "", strings_B), False)
+            return tf.concat([spaced, others], axis=1)  # Of each row one is empty.
 
     def _tokenize(self, strings_B, proto, node_name):
         import tensorflow_text as tf_text

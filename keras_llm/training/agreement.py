@@ -70,7 +70,7 @@ class Agreement:
         lengths = self._summed(lengths).astype(int)
         if not lengths.any():
             return [""] * self.team.number
-        longest = -(-max(lengths.max(), 1) // _GRANULE) * _GRANULE
+        longest = -(-lengths.max() // _GRANULE) * _GRANULE
         table = np.zeros((self.team.number, longest))
         table[self.team.place, : len(mine)] = mine
         rows = self._summed(table).astype("uint8")

@@ -31,30 +31,23 @@ def await_workers(resolver: Any, limit_s: float) -> None:
         LostWorkerError: A worker did not come.
     """
     jobs = resolver.cluster_spec().as_dict()
-    missing = {
-        (kind, i): address
-        for kind, addresses in jobs.items()
-        for i, address in enumerate(addresses)
-    }
-    own = missing.pop((resolver.task_type, resolver.task_id))
+    own = jobs[resolver.task_type][resolver.task_id]
+    missing = [each for addresses in jobs.values() for each in addresses]
+    missing.remove(own)
     begun = told = time.monotonic()
     with _listening(own):
-        while missing:
-            for place, address in list(missing.items()):
-                if _is_there(address):
-                    del missing[place]
+        while missing := [each for each in missing if not _is_there(each)]:
             now = time.monotonic()
-            if missing and now - begun > limit_s:
+            if now - begun > limit_s:
                 raise LostWorkerError(
                     "A run begins once all of its workers are there. Received: "
-                    f"nothing from {', '.join(missing.values())} in {limit_s:g} s. "
-                    "Start all workers, each in its own place, or see why one did not "
-                    "start."
+                    f"nothing from {', '.join(missing)} in {limit_s:g} s. Start all "
+                    "workers, each in its own place, or see why one did not start."
                 )
-            if missing and now - told > _WORD_S:
+            if now - told > _WORD_S:
                 told = now
-                _log.warning("Waiting for %s.", ", ".join(missing.values()))
-            time.sleep(_ATTEMPT_S if missing else 0)
+                _log.warning("Waiting for %s.", ", ".join(missing))
+            time.sleep(_ATTEMPT_S)
 
 
 def _listening(address):

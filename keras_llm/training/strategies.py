@@ -160,11 +160,12 @@ def cluster(
         return _resolver_of(list(worker_hosts), task_index, "--worker_hosts")
     if environment.get("TF_CONFIG"):
         return _resolver_of_tf_config(environment["TF_CONFIG"])
-    if _slurm_tasks(environment) > 1:
+    tasks = _slurm_tasks(environment)
+    if tasks > 1:
         # Slurm gives each task its GPUs (--gpus-per-task): what is seen is its own. The
         # resolver wants numbers that are not zero, and uses them to number the tasks.
         return tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=int(environment["SLURM_STEP_NUM_TASKS"]),
+            gpus_per_node=tasks,
             gpus_per_task=1,
             auto_set_gpu=False,
         )

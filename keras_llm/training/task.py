@@ -151,6 +151,15 @@ def refuse_carried_state(config: TrainConfig) -> None:
         )
 
 
+def refuse_label_smoothing(config: TrainConfig, what: str) -> None:
+    """Raises ValueError where a loss that has no classes is to be smoothed."""
+    if config.label_smoothing:
+        raise ValueError(
+            f"{what} have no classes to smooth. Received: label_smoothing="
+            f"{config.label_smoothing}. Set train.label_smoothing=0."
+        )
+
+
 def fill_in_vocabulary(model: Any, tokenizer: Any) -> Any:
     """Returns a model's config with the vocabulary's size filled in.
 

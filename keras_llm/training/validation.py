@@ -170,3 +170,28 @@ def text_validator(
     return Validator(
         strategy, batches, lambda batch: {"loss": summed_loss(batch)}, judge
     )
+
+
+def means_validator(
+    strategy: tf.distribute.Strategy,
+    batches: FiniteBatches,
+    each: Callable[[Batch], Mapping[str, tf.Tensor]],
+) -> Validator[Scores]:
+    """Returns the judge by means over the rows, "loss" among them.
+
+    Args:
+        strategy: The one that the model was made in.
+        batches: The rows, with `weights` [R].
+        each: From a batch to the figures of its rows, each [R], by name.
+    """
+
+    def sums(batch):
+        figures = {"count": tf.ones_like(batch["weights"]), **each(batch)}
+        return {n: tf.reduce_sum(batch["weights"] * x) for n, x in figures.items()}
+
+    def judge(sums):
+        count = float(sums.pop("count"))
+        means = {name: float(value) / count for name, value in sums.items()}
+        return Scores(means.pop("loss"), means, int(count))
+
+    return Validator(strategy, batches, sums, judge)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_llm import commands, data, evaluation, models, tokenizers
 from keras_llm.evaluation.span_scores import are_spans
 from tests import forked
+from tests.json_lines import write
 
 WORDS = "a fine dull film the cast was warm cold and of sea whale . ?".split()
 SIZES = {
@@ -38,11 +39,6 @@ def build():
         return model
 
     return build
-
-
-def write(path, examples):
-    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
-    return path
 
 
 def some_words(rng, most):

@@ -7,6 +7,7 @@ import pytest
 
 from keras_llm import data, evaluation, models, tokenizers
 from tests import forked
+from tests.json_lines import write
 
 WORDS = "whale sea ship captain harpoon storm island mast sail crew of and".split()
 CONFIG = models.BertConfig(
@@ -52,9 +53,7 @@ def examples():
 
 @pytest.fixture(scope="module")
 def path(examples, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
-    return path
+    return write(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", examples)
 
 
 def vector(model, tokenizer, text):

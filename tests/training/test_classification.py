@@ -13,6 +13,7 @@ from keras_llm import data, models, tokenizers, training
 from keras_llm.training import Classification, Experiment, TrainConfig
 from keras_llm.training.class_scores import class_scores
 from keras_llm.training.replicas import Workers
+from tests.json_lines import write
 
 GOOD = ("a fine warm film", "I loved the cast", "sweet and well made", "great fun")
 BAD = ("a dull cold film", "I hated the cast", "sour and badly made", "no fun")
@@ -27,11 +28,6 @@ def reviews():
         for frame, words in itertools.product(FRAMES, texts)
     ]
     return whole + [e for e in whole if e["label"] == "neg"][::2]
-
-
-def write(path, examples):
-    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The task "contrastive": its loss written out in NumPy, replicas, whole runs."""
 
 import functools
-import json
 
 import keras
 import numpy as np
@@ -10,6 +9,7 @@ import tensorflow as tf
 
 from keras_llm import data, models, tokenizers, training
 from keras_llm.training import Contrastive, Experiment, TrainConfig
+from tests.json_lines import write
 
 WORDS = "whale sea ship captain harpoon storm island mast sail crew".split()
 ASKED = "what is a the {} tell me about".split()
@@ -39,11 +39,6 @@ def pairs():
         for frame in frames
         for i, word in enumerate(WORDS)
     ]
-
-
-def write(path, examples):
-    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The task "question_answering": windows, spans, SQuAD's scores, whole runs."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +10,7 @@ from keras_llm.training import Experiment, QuestionAnswering, TrainConfig
 from keras_llm.training.answer_scores import answer_f1, exact_match
 from keras_llm.training.replicas import Workers
 from keras_llm.training.tasks.question_answering import _answers
+from tests.json_lines import write
 from tests.training.conftest import on_one_and_on_two
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -38,11 +37,6 @@ def experiment(context=20, stride=5, **changes):
 def asked(question, context, *answers):
     found = [{"text": a, "start": context.index(a)} for a in answers]
     return {"question": question, "context": context, "answers": found}
-
-
-def write(path, examples):
-    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
-    return path
 
 
 @pytest.fixture(scope="module")

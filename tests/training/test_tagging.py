@@ -1,6 +1,5 @@
 """The task "tagging": words, their first pieces, whole runs."""
 
-import json
 import logging
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from keras_llm import data, models, tokenizers, training
 from keras_llm.training import Experiment, Tagging, TrainConfig
 from keras_llm.training.replicas import Workers
+from tests.json_lines import write
 from tests.training.conftest import on_one_and_on_two
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -30,11 +30,6 @@ def experiment(context=24, **changes):
         data=data.DataConfig(context=context, batch_size=6, shuffle=False),
         train=TrainConfig(**{**defaults, **changes}),
     )  # fmt: skip
-
-
-def write(path, examples):
-    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
-    return path
 
 
 @pytest.fixture(scope="module")

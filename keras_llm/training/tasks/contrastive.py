@@ -15,11 +15,12 @@ from keras_llm.training.task import (
     Task,
     check_architecture,
     fill_in_vocabulary,
+    refuse_label_smoothing,
 )
 from keras_llm.training.tasks import examples as examples_lib
-from keras_llm.training.validation import Scores, Validator
+from keras_llm.training.validation import means_validator
 
-_SIDES = ("text", "text_pair")
+SIDES = ("text", "text_pair")
 _INPUTS = ("token_ids", "segment_ids", "lengths")
 _LEFT_OUT = -1e9  # Of a score that does not count.
 
@@ -70,8 +71,8 @@ told from. Received: group=1.
 
     def texts(self, source, config):
         """Yields both texts of every pair."""
-        for example in _read(source, config):
-            yield from (examples_lib.utf8(example[side]) for side in _SIDES)
+        for example in read_pairs(source, config):
+            yield from (examples_lib.utf8(example[side]) for side in SIDES)
 
     def fill_in(self, experiment, tokenizer, train_text):
         """Returns the experiment with the vocabulary's size.
@@ -90,7 +91,7 @@ told from. Received: group=1.
         """Returns batches of both texts' inputs, their keys and weights."""
         config = experiment.data
         return examples_lib.encoded_batches(
-            lambda source: _read(source, config),
+            lambda source: read_pairs(source, config),
             lambda *part: _encoded(config.context, tokenizer, *part),
             train_text,
             valid_text,
@@ -101,11 +102,7 @@ told from. Received: group=1.
     def objective(self, model, config, fuse=None, rows=None):
         """Returns the loss of the pairs."""
         del fuse
-        if config.label_smoothing:
-            raise ValueError(
-                "Pairs have no classes to smooth. Received: label_smoothing="
-                f"{config.label_smoothing}. Set train.label_smoothing=0."
-            )
+        refuse_label_smoothing(config, "Pairs")
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas > 1 and self.group is None:
             raise ValueError(
@@ -126,29 +123,27 @@ told from. Received: group=1.
     def validator(self, strategy, model, batches):
         """Returns the judge by loss and accuracy."""
 
-        def sums(batch):
-            each, nearest = self._judged(model, batch, training=False)
-            weights = batch["weights"]
-            found = {"loss": each, "accuracy": nearest, "count": tf.ones_like(each)}
-            return {name: tf.reduce_sum(weights * x) for name, x in found.items()}
+        def each(batch):
+            loss, nearest = self._judged(model, batch, training=False)
+            return {"loss": loss, "accuracy": nearest}
 
-        def judge(sums):
-            count = float(sums.pop("count"))
-            means = {name: float(value) / count for name, value in sums.items()}
-            return Scores(means.pop("loss"), means, int(count))
-
-        return Validator(strategy, batches, sums, judge)
+        return means_validator(strategy, batches, each)
 
     def count_tokens(self, batch):
         """Returns the real tokens of both sides, special ones counted."""
-        return sum(int(batch[f"{side}/lengths"].sum()) for side in _SIDES)
+        return sum(int(batch[f"{side}/lengths"].sum()) for side in SIDES)
 
     def _judged(self, model, batch, training):
         """Returns each pair's loss, and 1 where its partner is nearest, float32 [R]."""
         size = self.group or tf.shape(batch["weights"])[0]
         asking_GND, partners_GND = (
             tf.reshape(vectors, (-1, size, vectors.shape[-1]))
-            for vectors in (_unit(model, batch, side, training) for side in _SIDES)
+            for vectors in (
+                unit_vectors(
+                    model, {n: batch[f"{side}/{n}"] for n in _INPUTS}, training
+                )
+                for side in SIDES
+            )
         )
         scores_GNN = tf.matmul(asking_GND, partners_GND, transpose_b=True)
         keys_GN2 = tf.reshape(batch["keys"], (-1, size, 2))
@@ -178,15 +173,15 @@ told from. Received: group=1.
             )
 
 
-def _unit(model, batch, side, training):
-    """Returns the vectors of one side's texts, of length 1, float32 [R, D]."""
-    rows = {name: batch[f"{side}/{name}"] for name in _INPUTS}
+def unit_vectors(model, rows, training):
+    """Returns the vectors of rows, scaled to length 1, float32 [R, D]."""
     vectors = model(inputs_of(model, rows), training=training)
     return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=-1)
 
 
-def _read(source, config):
-    return data.read_examples(source, dict.fromkeys(_SIDES, str), config)
+def read_pairs(source, config):
+    """Yields the examples of a source, each with both texts."""
+    return data.read_examples(source, dict.fromkeys(SIDES, str), config)
 
 
 def _encoded(context, tokenizer, examples, split):
@@ -195,7 +190,7 @@ def _encoded(context, tokenizer, examples, split):
     Each side is as wide as its own longest text: questions are shorter than answers.
     """
     rows, arrays, keys = EncoderRows(tokenizer), {}, []
-    for side, which in zip(_SIDES, (split, f"{split} partners'"), strict=True):
+    for side, which in zip(SIDES, (split, f"{split} partners'"), strict=True):
         texts = [example[side] for example in examples]
         encoded = examples_lib.encode_texts(rows, texts, None, context, which)
         arrays |= {f"{side}/{name}": encoded[name] for name in _INPUTS}

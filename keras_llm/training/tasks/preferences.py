@@ -18,10 +18,11 @@ from keras_llm.training.task import (
     Task,
     check_architecture,
     fill_in_vocabulary,
+    refuse_label_smoothing,
 )
 from keras_llm.training.tasks import examples as examples_lib
 from keras_llm.training.tasks.chat import check_turns, conversations
-from keras_llm.training.validation import Scores, Validator
+from keras_llm.training.validation import means_validator
 
 _SIDES = ("chosen", "rejected")
 _REFERENCE_ROWS = 8  # Replies that the reference reads at a time.
@@ -117,11 +118,7 @@ class Preferences(Task):
         training, and the weights come from a first reading without gradient.
         """
         del rows
-        if config.label_smoothing:
-            raise ValueError(
-                "Preferences have no classes to smooth. Received: label_smoothing="
-                f"{config.label_smoothing}. Set train.label_smoothing=0."
-            )
+        refuse_label_smoothing(config, "Preferences")
         trunk, _ = models.split_head(model)
         log_probs = head_log_probs(model)
         weighted_loss = training_head_loss(model, fuse=fuse)
@@ -144,23 +141,15 @@ class Preferences(Task):
         """Returns the judge by loss, accuracy and margin."""
         log_probs = reply_log_probs(model)
 
-        def sums(batch):
+        def each(batch):
             z = self._certainty(log_probs(_flat(batch)), batch)
-            each = {
+            return {
                 "loss": tf.nn.softplus(-z),
                 "accuracy": tf.cast(z > 0, tf.float32),
                 "margin": z,
-                "count": tf.ones_like(z),
             }
-            weights = batch["weights"]
-            return {n: tf.reduce_sum(weights * value) for n, value in each.items()}
 
-        def judge(sums):
-            count = float(sums.pop("count"))
-            means = {name: float(value) / count for name, value in sums.items()}
-            return Scores(means.pop("loss"), means, int(count))
-
-        return Validator(strategy, batches, sums, judge)
+        return means_validator(strategy, batches, each)
 
     def _certainty(self, log_probs, batch):
         """Returns z float32 [R]."""

@@ -78,8 +78,12 @@ def main(argv: list[str]) -> None:
 
 def _memory(plan) -> dict:
     """Returns what the run needs of a device, and what there is."""
+    import tensorflow as tf
+
     runtime = _own_bytes() + _PROGRAMS
     needed = round(runtime + (1 + _GAPS) * plan.total_bytes)
+    if not tf.config.list_physical_devices("GPU"):  # Else the host has room for it.
+        needed += plan.checkpoint_bytes
     there = _free_bytes()
     if _MEMORY_GIB.value is not None:
         there = round(_MEMORY_GIB.value * 2**30)
@@ -134,6 +138,7 @@ def _described(figures: dict, experiment) -> str:
         "all of these": figures["total_bytes"],
         "TensorFlow itself": figures["runtime_bytes"],
         f"gaps between them, {_GAPS:.0%}": round(_GAPS * figures["total_bytes"]),
+        "a copy for a checkpoint": figures["checkpoint_bytes"],
         "needed": figures["needed_bytes"],
         "there is": figures["free_bytes"],
     }
@@ -174,6 +179,9 @@ def _described(figures: dict, experiment) -> str:
 def _fit(figures: dict) -> str:
     if figures["fits"]:
         return "It fits."
+    short = figures["needed_bytes"] - figures["free_bytes"]
+    if short <= figures["checkpoint_bytes"]:
+        return "It fits with --train.save_in_background=False alone."
     text = "It does not fit. Fewer rows a micro-batch and more micro-batches need less"
     less = figures.get("with_gradient_checkpointing")
     if less is None:

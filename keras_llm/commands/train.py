@@ -135,9 +135,12 @@ def _described(summary) -> str:
         lines[0] += "; stopped early: no new best for long enough"
     if summary.utilisation is not None:
         lines.append(
-            f"utilisation: {summary.utilisation:.0%} of the measured peak; making "
-            f"batches took {summary.input_share:.1%} of the time"
+            f"utilisation: {summary.utilisation:.0%} of the measured peak; "
+            f"{summary.bound_by}-bound: making batches took {summary.input_share:.1%} "
+            "of the time"
         )
+    if summary.reduction is not None:
+        lines.append(f"reduction: {summary.reduction.describe()}")
     if summary.validation is not None:
         lines.append(f"validation: {summary.validation.describe()}")
     if summary.best_loss is not None:

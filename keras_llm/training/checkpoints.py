@@ -84,6 +84,10 @@ class Checkpoints:
     def save(self, arrays: Mapping[str, Any], state: RunState) -> pathlib.Path:
         """Writes a checkpoint and removes those beyond `keep`.
 
+        Args:
+            arrays: Variables, or arrays, by name.
+            state: What the run has to remember beside them.
+
         Raises:
             core.DiskFullError: Nothing is left behind of this one, and the
                 others are untouched.
@@ -110,13 +114,8 @@ class Checkpoints:
         That is one checkpoint beyond `keep` while a new one is written, and about
         one more for the two model folders.
         """
-        one = sum(
-            math.prod(variable.shape)
-            * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
-            for variable in arrays.values()
-        )
         try:
-            check_free_space(self.folder, one * (self.keep + 2))
+            check_free_space(self.folder, num_bytes(arrays) * (self.keep + 2))
         except DiskFullError as error:
             _log.warning("The run may not find room for its checkpoints: %s", error)
 
@@ -213,7 +212,23 @@ def _check_fit(file, arrays: Mapping[str, Any], path: pathlib.Path) -> None:
             )
 
 
+def num_bytes(arrays: Mapping[str, Any]) -> int:
+    """Returns the bytes of variables' values."""
+    return sum(
+        math.prod(variable.shape)
+        * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
+        for variable in arrays.values()
+    )
+
+
+def copied(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the values of variables, by name, which later steps leave alone."""
+    return {name: np.array(_numpy(value)) for name, value in arrays.items()}
+
+
 def _numpy(variable: Any) -> np.ndarray:
+    if isinstance(variable, np.ndarray):
+        return variable
     if isinstance(variable, keras.Variable):
         variable = variable.value
     # Not `ascontiguousarray`, which turns a scalar into a vector.

@@ -127,6 +127,7 @@ class TrainConfig(Config):
     sample_tokens: int = 64  # Written for each of them.
     patience: int | None = None  # Evaluations without a new best before it stops.
     save_every: int = 500  # 0: only at the end.
+    save_in_background: bool = True  # Steps go on; takes weights and slots once more.
     keep_checkpoints: int = 3  # The newest; older ones are removed.
     max_bad_steps: int = 10  # Steps in a row with NaN or infinity before it stops.
 
@@ -216,6 +217,7 @@ RESUMABLE_FIELDS = frozenset(
         "sample_tokens",
         "patience",
         "save_every",
+        "save_in_background",
         "keep_checkpoints",
         "max_bad_steps",
     )

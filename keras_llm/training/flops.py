@@ -1,5 +1,6 @@
 """What a run computes and how fast this device could, to judge its speed by."""
 
+import functools
 import time
 from typing import Any
 
@@ -53,3 +54,9 @@ def measure_peak_flops(dtype: str, size: int = 2_048) -> float:
         product(matrix).numpy()
         best = min(best, time.perf_counter() - start)
     return 2.0 * size**3 / best
+
+
+@functools.cache
+def peak_flops(dtype: str) -> float:
+    """Returns `measure_peak_flops(dtype)`, measured once in a process."""
+    return measure_peak_flops(dtype)

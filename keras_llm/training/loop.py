@@ -15,15 +15,18 @@ from keras_llm import models
 from keras_llm.core import read_metrics, write_json
 from keras_llm.core.run_plots import plot_run
 from keras_llm.training.agreement import Agreement
+from keras_llm.training.call_length import CallLength
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.finiteness import check_finite
 from keras_llm.training.interruption import AskedToEnd, Interruption
 from keras_llm.training.metrics import MetricsLog
 from keras_llm.training.progress import Progress
+from keras_llm.training.reduction import measure_reduction
 from keras_llm.training.replicas import Spreader, check_strategy, stacked
 from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.samples import Samples
+from keras_llm.training.saver import Saver
 from keras_llm.training.setup import Inputs, make_step, prepare_inputs, start_from
 from keras_llm.training.step import StepResult
 from keras_llm.training.summary import Summary
@@ -31,8 +34,6 @@ from keras_llm.training.task import Judgement
 from keras_llm.training.watch import Watch
 
 _log = logging.getLogger(__name__)
-
-_SECONDS_PER_CALL = 0.25  # Between returns to Python, where steps are short.
 
 
 def train(
@@ -127,7 +128,7 @@ class _Run:
         self.watch = Watch()
         self.seconds_before = self.state.seconds
         self.begun = time.perf_counter()
-        self.seconds_per_step: float | None = None
+        self.call_length = CallLength(self.config)
         self.log = (
             MetricsLog(self.folder.metrics, self.folder.events, self.state.step)
             if self.is_chief
@@ -138,12 +139,14 @@ class _Run:
             self.model,
             self.state.step,
             shown=progress and self.is_chief,
+            measured=self.is_chief,
         )
 
     def _make(self, strategy: tf.distribute.Strategy) -> None:
         """Makes everything that holds variables, in the strategy's scope."""
         experiment, config = self.inputs.experiment, self.config
         self.checkpoints = Checkpoints(self.folder.checkpoints, config.keep_checkpoints)
+        self.saver = Saver(self.checkpoints, config.save_in_background)
         keras.utils.set_random_seed(config.seed)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -152,6 +155,7 @@ class _Run:
             self.notes = self._start_from(self.inputs.init)
         rows = experiment.data.batch_size
         self.step = make_step(self.model, config, strategy, rows, self.task)
+        self.reduction = measure_reduction(strategy, self.step.weights)
         self.optimizer = self.step.optimizer
         self.validator = self.task.validator(
             strategy, self.model, self.inputs.validation
@@ -202,7 +206,7 @@ class _Run:
             state = RunState(validation_sha256=judged_by.sha256)
             if self.notes and self.is_chief:
                 # Ended before its first save, the run still goes on from these weights.
-                self.checkpoints.save(self.arrays, state)
+                self.saver.save(self.arrays, state)
             return state
         state = self.checkpoints.restore(newest, self.arrays)
         self.inputs.batches.restore(state.data_position)
@@ -230,6 +234,7 @@ class _Run:
             self.progress.close()
             if self.log:
                 self.log.close()
+            self.saver.wait()
 
     def _check_asked(self) -> None:
         """Raises AskedToEnd once a signal has come to a worker, at all of them."""
@@ -243,10 +248,11 @@ class _Run:
     def _call(self) -> None:
         """Runs one or several steps without coming back to Python."""
         config, first = self.config, self.state.step
-        count = self._steps_until_something_happens()
+        count = self.call_length(after=first)
         begun = time.perf_counter()
         # A worker that failed to read alone would seem lost to the others.
-        with self.agreement.together():
+        with self.agreement.together(), self.watch.reading(first + 1):
+            self.saver.check()
             micro_batches = [
                 next(self.inputs.batches) for _ in range(count * config.accumulation)
             ]
@@ -265,7 +271,7 @@ class _Run:
         if self.progress.calls:
             self.watch.seconds(start - begun, seconds)
             # Of all workers, or they would go on in unlike calls.
-            self.seconds_per_step = self.agreement.mean(seconds / count)
+            self.call_length.seconds_per_step = self.agreement.mean(seconds / count)
         self.state = dataclasses.replace(
             self.state,
             step=first + count,
@@ -273,24 +279,13 @@ class _Run:
             tokens=self.state.tokens + tokens,
             bad_steps=self.state.bad_steps + int((~result.accepted).sum()),
         )
-        self.progress.update(result, tokens, seconds)
+        speed = self.progress.update(result, tokens, start - begun, seconds)
         self.last_loss = float(result.loss[-1])
         if self.log:
-            self.log.write_steps(first, result, config, self.progress.last_rate)
+            self.log.write_steps(first, result, config, speed)
         check_finite(
             result, int(self.step.bad_in_a_row.numpy()), self.config, self.state.step
         )
-
-    def _steps_until_something_happens(self) -> int:
-        """Returns how many steps to take before Python is needed again."""
-        config, step = self.config, self.state.step
-        count = min(config.max_steps_per_call, config.steps - step)
-        for every in (config.log_every, config.eval_every, config.save_every):
-            if every:
-                count = min(count, every - step % every)
-        if self.seconds_per_step is None:
-            return 1
-        return max(1, min(count, int(_SECONDS_PER_CALL / self.seconds_per_step)))
 
     def _at_intervals(self) -> None:
         """Evaluates and saves where a step is due for it."""
@@ -348,11 +343,13 @@ class _Run:
             if self.log:
                 self.log.flush()
             if self.is_chief:
-                self.checkpoints.save(self.arrays, self.state)
+                self.saver.save(self.arrays, self.state)
 
     def _leave(self) -> NoReturn:
         """Saves and raises what the signal asks for."""
         self._save()
+        with self.agreement.together():
+            self.saver.wait()
         self.interruption.leave(
             f"Asked to end after step {self.state.step}; a checkpoint was saved. "
             "Go on with `--resume`."
@@ -362,6 +359,7 @@ class _Run:
         """Saves, draws the curve and tells how it went."""
         self._save()
         with self.optimizer.averaged(), self.agreement.together():
+            self.saver.wait()
             if self.is_chief:
                 self.folder.replace_model(
                     self.folder.last, self.model, self.inputs.tokenizer
@@ -388,6 +386,7 @@ class _Run:
             tokens_per_second=self.progress.tokens_per_second,
             utilisation=self.progress.utilisation,
             input_share=self.watch.input_share,
+            reduction=self.reduction,
             parameters=models.count_parameters(self.model),
             bad_steps=state.bad_steps,
             notes=tuple(notes),

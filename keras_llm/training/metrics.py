@@ -57,7 +57,11 @@ class MetricsLog:
                     tf.summary.scalar(name, value, step=step)
 
     def write_steps(
-        self, first: int, result: StepResult, config: TrainConfig, rate: float
+        self,
+        first: int,
+        result: StepResult,
+        config: TrainConfig,
+        speed: dict[str, float],
     ) -> None:
         """Appends a line for each step of a call that is due, or was left out.
 
@@ -65,7 +69,7 @@ class MetricsLog:
             first: Steps taken before the call.
             result: What its steps report.
             config: Says which steps are due.
-            rate: Tokens a second.
+            speed: Further figures of the call, by name.
         """
         for i in range(len(result.loss)):
             step = first + i + 1
@@ -76,7 +80,7 @@ class MetricsLog:
                 "loss": float(result.loss[i]),
                 "learning_rate": float(result.learning_rate[i]),
                 "gradient_norm": float(result.gradient_norm[i]),
-                "tokens_per_second": round(rate, 1),
+                **speed,
             }
             if not result.accepted[i]:
                 figures["skipped"] = True

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_llm import models
+from keras_llm.training.checkpoints import named_arrays, num_bytes
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.flops import flops_per_token
 from keras_llm.training.live_bytes import peak_bytes
@@ -38,6 +39,8 @@ class Plan:
         gradient_bytes: Of one micro-batch's gradients.
         activation_bytes: What the backward pass holds at the most beside those
             gradients: values kept from the forward pass, and working memory.
+        checkpoint_bytes: A copy of what a checkpoint holds, while it is written in the
+            background; beside an accelerator in the host's memory.
         tokens_per_step: Positions of the rows of a step, all devices together.
         flops_per_token: Of forward and backward pass.
     """
@@ -48,12 +51,13 @@ class Plan:
     sum_bytes: int
     gradient_bytes: int
     activation_bytes: int
+    checkpoint_bytes: int
     tokens_per_step: int
     flops_per_token: float
 
     @property
     def total_bytes(self) -> int:
-        """Returns the bytes of a step at its peak."""
+        """Returns the bytes of a step at its peak, a checkpoint's copy left aside."""
         return (
             self.weight_bytes
             + self.slot_bytes
@@ -155,6 +159,7 @@ def plan(experiment: Experiment, batch: Arrays, replicas: int = 1) -> Plan:
         loss, gradients = step.loss_and_gradients(inputs, tf.constant(0, tf.int64))
         operations = graph.get_operations()[built:]
     gradient_bytes = sum(map(_bytes, gradients))
+    arrays = named_arrays(model, step.optimizer, step.state)
     several = config.accumulation > 1
     return Plan(
         parameters=models.count_parameters(model),
@@ -167,6 +172,7 @@ def plan(experiment: Experiment, batch: Arrays, replicas: int = 1) -> Plan:
         ),
         sum_bytes=gradient_bytes if several else 0,
         gradient_bytes=gradient_bytes,
+        checkpoint_bytes=num_bytes(arrays) if config.save_in_background else 0,
         activation_bytes=peak_bytes(operations, [loss, *gradients]) - gradient_bytes,
         tokens_per_step=config.accumulation * experiment.task.count_tokens(batch),
         flops_per_token=flops_per_token(experiment.model, experiment),

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 
 from keras_llm.training.experiment import Experiment
-from keras_llm.training.flops import flops_per_token, measure_peak_flops
+from keras_llm.training.flops import flops_per_token, peak_flops
 from keras_llm.training.step import StepResult
+from keras_llm.training.watch import INPUT_BOUND
 
 _SECONDS_PER_LINE = 30.0  # Where standard error is no terminal, such as a log.
 _KEPT = 0.9  # Of the shown loss, from one step to the next: else it jumps.
@@ -25,23 +26,29 @@ class Progress:
         experiment: Gives the number of steps and the compute dtype.
         model: Gives the operations a token.
         first_step: Steps taken before.
-        shown: Whether to show anything; the peak is measured only then.
+        shown: Whether to show anything.
+        measured: Whether to measure the peak.
     """
 
     def __init__(
-        self, experiment: Experiment, model: keras.Model, first_step: int, shown: bool
+        self,
+        experiment: Experiment,
+        model: keras.Model,
+        first_step: int,
+        shown: bool,
+        measured: bool = True,
     ):
         from tqdm import tqdm
 
         self.calls = 0
         self.tokens = 0
         self.seconds = 0.0
-        self.last_rate = 0.0  # Tokens a second of the last call.
+        self._input_share = 0.0  # Of the last call.
         self._loss: float | None = None
         self._valid_loss: float | None = None
         self._rate = self._norm = 0.0
         self._flops = flops_per_token(model.config, experiment)
-        self._peak = measure_peak_flops(experiment.train.dtype) if shown else None
+        self._peak = peak_flops(experiment.train.dtype) if measured else None
         in_place = sys.stderr.isatty()
         seconds = 0.1 if in_place else _SECONDS_PER_LINE
         self._bar = tqdm(
@@ -57,10 +64,18 @@ class Progress:
             dynamic_ncols=True,
         )
 
-    def update(self, result: StepResult, tokens: int, seconds: float) -> None:
-        """Takes note of one call's steps and of the tokens that they read."""
+    def update(
+        self, result: StepResult, tokens: int, waiting: float, seconds: float
+    ) -> dict[str, float]:
+        """Takes note of one call's steps and returns its speed, by names.
+
+        Args:
+            result: What the steps report.
+            tokens: That they read.
+            waiting: Seconds until their batches were there.
+            seconds: That the steps took.
+        """
         self.calls += 1
-        self.last_rate = tokens / seconds
         if self.calls > 1:  # The first call compiles.
             self.tokens += tokens
             self.seconds += seconds
@@ -69,8 +84,15 @@ class Progress:
             self._loss = kept * (self._loss or 0.0) + (1.0 - kept) * float(loss)
         self._rate = float(result.learning_rate[-1])
         self._norm = float(result.gradient_norm[-1])
+        self._input_share = waiting / (waiting + seconds)
         self._bar.update(len(result.loss))
         self._show()
+        rate = tokens / seconds
+        speed = {"tokens_per_second": round(rate, 1)}
+        if self._peak:
+            speed["utilisation"] = float(f"{rate * self._flops / self._peak:.3g}")
+        speed["input_share"] = float(f"{self._input_share:.3g}")
+        return speed
 
     def evaluated(self, loss: float) -> None:
         """Takes note of a validation loss."""
@@ -103,6 +125,8 @@ class Progress:
             figures["tok/s"] = f"{self.tokens_per_second:,.0f}"
         if self.utilisation is not None:
             figures["util"] = f"{self.utilisation:.0%}"
+        if self._input_share > INPUT_BOUND:
+            figures["input-bound"] = f"{self._input_share:.0%}"
         self._bar.set_postfix(figures, refresh=False)
 
     def close(self) -> None:

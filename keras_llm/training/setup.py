@@ -254,5 +254,5 @@ def choose_jit(model: keras.Model, config: TrainConfig) -> str:
         )
     if config.jit != "auto":
         return config.jit
-    on_gpu = bool(tf.config.list_logical_devices("GPU"))
-    return "full" if on_gpu and not refusing else "parts"
+    accelerated = any(map(tf.config.list_logical_devices, ("GPU", "TPU")))
+    return "full" if accelerated and not refusing else "parts"

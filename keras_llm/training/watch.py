@@ -1,7 +1,11 @@
 """What goes wrong in a run without ending it, said when it happens."""
 
+import contextlib
 import logging
 import math
+import threading
+import time
+from collections.abc import Iterator
 
 from keras_llm.training.step import StepResult
 
@@ -11,26 +15,27 @@ _KEPT = 0.98  # Of the mean loss and of its deviation, from one step to the next
 _FIRST_STEPS = 50  # Until these are taken there is no usual loss.
 _DEVIATIONS = 10.0  # From the mean, in mean absolute deviations, and
 _SHARE = 0.25  # in shares of the mean: beyond both a loss is a spike.
-_INPUT_SHARE = 0.25  # Of the time, spent waiting for batches, that is too much.
-_FIRST_SECONDS = 10.0  # Until then the share says little.
+INPUT_BOUND = 0.25  # Of the time, spent waiting for batches, that is too much.
+_WINDOW_S = 10.0  # Over which that share is taken.
+_STALL_S = 30.0  # After which a batch that does not come is named.
 
 
 class Watch:
-    """Warns of a loss that leaps, of refused steps and of a run that waits for input.
+    """Warns of a loss that leaps, of refused steps and of input that does not come.
 
     A spike is a loss that lies above the running mean by more than 10 mean absolute
     deviations and by more than a quarter; it is said once, until the loss is back.
 
-    Attributes:
-        waiting: Seconds spent making batches.
-        computing: Seconds spent in steps.
+    A run is bound by its input where making batches takes more than a quarter of the
+    time, and else by its steps; a change is said once 10 seconds have shown it.
     """
 
     def __init__(self) -> None:
-        self.waiting = self.computing = 0.0
+        self._waiting = self._computing = 0.0
+        self._window_waiting = self._window_computing = 0.0
         self._mean = self._deviation = 0.0
         self._seen = 0
-        self._in_spike = self._input_named = False
+        self._in_spike = self._input_bound = False
 
     def steps(self, first: int, result: StepResult) -> None:
         """Looks at a call's losses.
@@ -74,23 +79,52 @@ class Watch:
         self._mean += (1.0 - kept) * above
         self._seen += 1
 
+    @contextlib.contextmanager
+    def reading(self, step: int) -> Iterator[None]:
+        """Says it while a step's batches do not come, every half minute anew."""
+        stop = threading.Event()
+
+        def tell() -> None:
+            begun = time.monotonic()
+            while not stop.wait(_STALL_S):
+                _log.warning(
+                    "Step %d has waited %.0f s for its batch: the input has stalled. "
+                    "See whether its files can be read.",
+                    step,
+                    time.monotonic() - begun,
+                )
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            stop.set()
+
     def seconds(self, waiting: float, computing: float) -> None:
         """Adds what a call spent on its batches and on its steps."""
-        self.waiting += waiting
-        self.computing += computing
-        total = self.waiting + self.computing
-        if total < _FIRST_SECONDS or self._input_named:
+        self._waiting += waiting
+        self._computing += computing
+        self._window_waiting += waiting
+        self._window_computing += computing
+        window = self._window_waiting + self._window_computing
+        if window < _WINDOW_S:
             return
-        if self.waiting > _INPUT_SHARE * total:
-            self._input_named = True
+        share = self._window_waiting / window
+        self._window_waiting = self._window_computing = 0.0
+        if share > INPUT_BOUND and not self._input_bound:
             _log.warning(
-                "The run waits for its input: making batches takes %.0f %% of the "
-                "time. A corpus written by `prepare_data` is read faster than text.",
-                100.0 * self.waiting / total,
+                "The run is input-bound: making batches took %.0f %% of the last "
+                "%.0f s. A corpus written by `prepare_data` is read faster than text.",
+                100.0 * share,
+                window,
             )
+        elif share <= INPUT_BOUND and self._input_bound:
+            _log.warning("The run is compute-bound again.")
+        self._input_bound = share > INPUT_BOUND
 
     @property
     def input_share(self) -> float | None:
         """Returns the share of the time spent making batches; None before any."""
-        total = self.waiting + self.computing
-        return self.waiting / total if total else None
+        total = self._waiting + self._computing
+        return self._waiting / total if total else None

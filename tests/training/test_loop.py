@@ -34,7 +34,8 @@ def weights(folder):
 
 def untimed_metrics(run_dir):
     lines = training.read_metrics(run_dir / "metrics.jsonl")
-    return [{**line, "tokens_per_second": None} for line in lines]
+    timed = dict.fromkeys(("tokens_per_second", "utilisation", "input_share"))
+    return [{**line, **timed} for line in lines]
 
 
 def assert_same_models(one, other):
@@ -100,6 +101,8 @@ def test_metrics_are_one_object_a_line(finished):
     assert [line["step"] for line in steps] == list(range(1, 13))
     for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second"):
         assert all(math.isfinite(line[name]) for line in steps)
+    assert all(0 < line["input_share"] < 1 for line in steps)
+    assert all(0 < line["utilisation"] < 2 for line in steps)
     evaluations = [line for line in lines if "valid_loss" in line]
     assert [line["step"] for line in evaluations] == [6, 12]
     last = evaluations[-1]

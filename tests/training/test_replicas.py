@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm.training import replicas
+from keras_llm.training import reduction, replicas
 
 CLUSTER = tf.train.ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]})
 
@@ -65,6 +65,14 @@ def test_rows_must_divide_among_the_replicas():
     with pytest.raises(ValueError, match="batch_size=8, 6 replicas"):
         replicas.Spreader(strategy_of("chief", 0), 8)
     assert replicas.Spreader(strategy_of("worker", 1), 12).local == 2
+
+
+def test_a_reduction_is_of_all_gradients(two_replicas):
+    with two_replicas.scope():
+        weights = [tf.Variable(tf.zeros(shape)) for shape in ((3, 5), (7,), ())]
+    found = reduction.measure_reduction(two_replicas, weights)
+    assert found.replicas == 2 and found.num_bytes == 4 * (15 + 7 + 1)
+    assert found.seconds > 0
 
 
 def test_each_local_replica_gets_its_rows():

@@ -114,9 +114,12 @@ def test_jit_is_chosen_by_what_the_layers_support(monkeypatch):
     on_cpu = models.build(models.LSTMLMConfig(**sizes))
     assert setup.choose_jit(on_cpu, auto) == "parts"
     assert setup.choose_jit(on_cpu, full) == "full"
+    for accelerator in ("GPU", "TPU"):
+        only = lambda kind, its=accelerator: [kind] if kind == its else []  # noqa: E731
+        monkeypatch.setattr(setup.tf.config, "list_logical_devices", only)
+        assert setup.choose_jit(on_cpu, auto) == "full"
     devices = lambda kind: [f"{kind}:0"]  # noqa: E731
     monkeypatch.setattr(setup.tf.config, "list_logical_devices", devices)
-    assert setup.choose_jit(on_cpu, auto) == "full"
     monkeypatch.setattr(keras.distribution, "list_devices", devices)
     on_cudnn = models.build(models.LSTMLMConfig(**sizes))
     assert setup.choose_jit(on_cudnn, auto) == "parts"

@@ -1,0 +1,52 @@
+"""Checkpoints written while the steps go on."""
+
+import concurrent.futures
+from collections.abc import Mapping
+from typing import Any
+
+from keras_llm.training.checkpoints import Checkpoints, RunState, copied
+
+
+class Saver:
+    """Saves checkpoints in a thread; a run waits for the copy of its arrays alone.
+
+    One is written at a time: a save waits for the one before. What goes wrong in the
+    thread is raised by the next call of this object.
+
+    Args:
+        checkpoints: Where they go.
+        in_background: Whether to go on while a checkpoint is written. It takes the
+            memory of the arrays once more.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, in_background: bool):
+        self.checkpoints = checkpoints
+        self.in_background = in_background
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._writing: concurrent.futures.Future | None = None
+
+    def save(self, arrays: Mapping[str, Any], state: RunState) -> None:
+        """Saves a checkpoint of the arrays as they are now.
+
+        Raises:
+            core.DiskFullError: There is no room for the one before, or, where it is
+                not written in the background, for this one.
+        """
+        self.wait()
+        if self.in_background:
+            self._writing = self._thread.submit(
+                self.checkpoints.save, copied(arrays), state
+            )
+        else:
+            self.checkpoints.save(arrays, state)
+
+    def check(self) -> None:
+        """Raises what went wrong in a save that is over."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns once everything is written; raises what went wrong."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()

@@ -1,8 +1,10 @@
 """What the training engine costs around the step: workers, checkpoints, input.
 
 `workers` trains one config as one process on all cores and as two workers that share
-them, in turns, and compares tokens a second. `checkpoints` times saves of a model and
-its optimizer against the steps between two saves at the default interval. `input`
+them, in turns, and compares tokens a second; the reduction's part is counted.
+`checkpoints` times saves of a model and its optimizer against the steps between two
+saves at the default interval: what a save takes where the steps wait for it, and what
+it adds to the steps that go on while it is written. `input`
 times batches from a prepared folder against the speed at which the fastest shipped
 config takes them. Every figure is a median.
 
@@ -52,34 +54,68 @@ def workers(scratch: pathlib.Path) -> dict:
             speeds.append(train(scratch / f"{number}_{turn}", number, *words))
             print(f"  {number} process(es): {speeds[-1]:,.0f} tokens/s", flush=True)
     one, two = (statistics.median(found[number]) for number in (1, 2))
-    return {"one process": one, "two workers": two, "share": two / one}
+    last = json.loads((scratch / f"2_{TURNS - 1}" / "summary.json").read_text("utf-8"))
+    reduction, tokens_a_step = last["reduction"], last["tokens"] / last["step"]
+    return {
+        "one process": one,
+        "two workers": two,
+        "share": two / one,
+        "MiB reduced a step": reduction["num_bytes"] / 2**20,
+        "share of a step": reduction["seconds"] * two / tokens_a_step,
+    }
 
 
 def checkpoints(scratch: pathlib.Path) -> dict:
     """Times saves of GPT-2 small with its optimizer, and the steps between two."""
+    import numpy as np
+    import tensorflow as tf
+
     from keras_llm import models, training
     from keras_llm.training.checkpoints import named_arrays
+    from keras_llm.training.saver import Saver
 
     experiment = training.load_config(str(CONFIGS / "gpt2_small.py"))
     config = experiment.train.replace(accumulation=1, dtype="float32")
     data = experiment.data.replace(batch_size=4, context=256)
     experiment = experiment.replace(train=config, data=data)
     experiment, batch = training.prepare_plan(experiment)
-    seconds_a_step = training.measure_step(experiment, batch)
     model = models.build(experiment.model)
     step = training.make_step(model, config)
     arrays = named_arrays(model, step.optimizer, step.state)
+    batches = {name: tf.constant(value[None, None]) for name, value in batch.items()}
     folder = training.Checkpoints(scratch / "checkpoints", 3)
-    seconds = []
-    for i in range(SAVES):
+
+    def seconds_of(work) -> float:
         begun = time.perf_counter()
-        folder.save(arrays, training.RunState(step=i + 1, validation_sha256=""))
-        seconds.append(time.perf_counter() - begun)
-    save, every = statistics.median(seconds), training.TrainConfig().save_every
+        work()
+        return time.perf_counter() - begun
+
+    def take_step() -> None:
+        np.asarray(step.run(tf.constant(0, tf.int64), batches).loss)
+
+    def save(saver, number) -> None:
+        saver.save(arrays, training.RunState(step=number, validation_sha256=""))
+
+    waiting, beside = Saver(folder, False), Saver(folder, True)
+    steps = [seconds_of(take_step) for _ in range(SAVES + 2)][2:]
+    a_step = statistics.median(steps)
+    stopped, added = [], []
+    for i in range(SAVES):
+        stopped.append(seconds_of(lambda i=i: save(waiting, 2 * i)))
+        begun, taken = time.perf_counter(), 0
+        save(beside, 2 * i + 1)
+        while beside.is_writing:
+            take_step()
+            taken += 1
+        added.append(time.perf_counter() - begun - taken * a_step)
+    stops, adds = statistics.median(stopped), statistics.median(added)
+    between = training.TrainConfig().save_every * a_step
     return {
-        "seconds a save": save,
-        "seconds a step": seconds_a_step,
-        "share": save / (every * seconds_a_step),
+        "seconds a step": a_step,
+        "seconds a save, waited for": stops,
+        "share, waited for": stops / between,
+        "seconds a save adds in the background": adds,
+        "share in the background": adds / between,
     }
 
 

@@ -40,9 +40,14 @@ class Saver:
         else:
             self.checkpoints.save(arrays, state)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a save goes on in the background."""
+        return self._writing is not None and not self._writing.done()
+
     def check(self) -> None:
         """Raises what went wrong in a save that is over."""
-        if self._writing is not None and self._writing.done():
+        if not self.is_writing:
             self.wait()
 
     def wait(self) -> None:

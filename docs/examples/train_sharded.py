@@ -49,6 +49,32 @@ def largest_share(variables) -> int:
     return max(held.values())
 
 
+def working_bytes(model: keras.Model, batch: dict) -> int:
+    """Returns what XLA sets aside on a device for activations and gradients.
+
+    It is told by the compiled program of loss and gradients; weights and optimizer are
+    beside it.
+    """
+    layout = keras.distribution.distribution().get_data_layout(batch["token_ids"].shape)
+    ids, targets = (
+        jax.device_put(batch[name], layout.backend_layout)
+        for name in ("token_ids", "targets")
+    )
+    others = [variable.value for variable in model.non_trainable_variables]
+
+    def loss(weights, ids, targets):
+        logits, _ = model.stateless_call(weights, others, ids, training=True)
+        losses = keras.losses.sparse_categorical_crossentropy(
+            targets, logits, from_logits=True
+        )
+        return keras.ops.mean(losses)
+
+    weights = [variable.value for variable in model.trainable_variables]
+    program = jax.jit(jax.grad(loss)).lower(weights, ids, targets).compile()
+    memory = program.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
 def main(argv: list[str]) -> None:
     """Trains and prints the losses and the bytes on the fullest device."""
     del argv
@@ -90,6 +116,7 @@ def main(argv: list[str]) -> None:
                 "losses": losses,
                 "weight_bytes": largest_share(model.weights),
                 "optimizer_bytes": largest_share(optimizer.variables),
+                "working_bytes": working_bytes(model, batch),
             }
         )
     )

@@ -76,6 +76,8 @@ def test_each_device_holds_half_of_every_matrix(runs):
     halved = one["weight_bytes"] - vectors
     assert four["weight_bytes"] == vectors + halved // 2
     assert four["optimizer_bytes"] < 0.51 * one["optimizer_bytes"]
+    # Half the rows each, and of the widest activations half the columns.
+    assert 0.25 < four["working_bytes"] / one["working_bytes"] < 0.5
 
 
 def test_the_export_gives_the_logits_that_jax_gives(runs, tmp_path):

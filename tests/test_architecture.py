@@ -37,6 +37,7 @@ CORE_ONLY = ("serving",)
 BACKEND_FREE = ("ops", "layers", "models")
 ASKS_BACKEND = (
     "keras_llm/ops/eight_bits.py",
+    "keras_llm/ops/few_nodes.py",
     "keras_llm/ops/in_place.py",
     "keras_llm/ops/replica.py",
 )

@@ -8,7 +8,7 @@ from keras_llm.layers.dropout import Dropout
 from keras_llm.layers.initializers import ScaledColumns
 from keras_llm.layers.linear import Linear
 from keras_llm.layers.norms import RMSNorm
-from keras_llm.ops import attention, masks
+from keras_llm.ops import attention, few_nodes, masks
 from keras_llm.ops import cache as caches
 from keras_llm.ops.rotary import rotary_table, rotate
 
@@ -286,15 +286,16 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def _split(self, fused_BMTH, rotary):
         """Splits heads into query, key and value; norms and rotates the first two."""
-        rotated = self.num_heads + self.key_value_heads
+        sizes = [self.num_heads, self.key_value_heads, self.key_value_heads]
         if self.query_key_norm is not None:
-            query, key, value = ops.split(fused_BMTH, [self.num_heads, rotated], axis=1)
+            query, key, value = few_nodes.split(fused_BMTH, sizes, axis=1)
             both = [self.query_norm(query), self.key_norm(key)]
             fused_BMTH = ops.concatenate([*both, value], axis=1)
         if rotary is None:
-            return ops.split(fused_BMTH, [self.num_heads, rotated], axis=1)
-        both, value = ops.split(fused_BMTH, [rotated], axis=1)
-        query, key = ops.split(rotate(both, rotary), [self.num_heads], axis=1)
+            return few_nodes.split(fused_BMTH, sizes, axis=1)
+        rotated = [self.num_heads + self.key_value_heads, self.key_value_heads]
+        both, value = few_nodes.split(fused_BMTH, rotated, axis=1)
+        query, key = few_nodes.split(rotate(both, rotary), sizes[:2], axis=1)
         return query, key, value
 
     def _attend(self, query, key, value, bias, training, sums=False):

@@ -38,7 +38,12 @@ def attend(
     # The query heads of one group lie together, so [N, T] reads as
     # [K, (N / K) T] without moving anything: each group becomes more rows of
     # one product with the key head that it shares.
-    query = _regroup(query, shared)
+    rows = together = capacity = None
+    if shared < heads:  # Looked up once: in a graph it takes nodes.
+        rows, capacity = ops.shape(query)[2], ops.shape(key_BKCH)[2]
+        together = heads // shared * rows
+    size = query.shape[-1]
+    query = _regroup(query, shared, together, size)
     if sums:
         query, key_BKCH, value_BKCH = (
             ops.cast(x, wide) for x in (query, key_BKCH, value_BKCH)
@@ -46,7 +51,7 @@ def attend(
         scores = ops.sum(query[:, :, :, None] * key_BKCH[:, :, None], axis=-1)
     else:
         scores = ops.einsum("bkqh,bkch->bkqc", query, key_BKCH)
-    scores = ops.cast(_regroup(scores, heads), wide)
+    scores = ops.cast(_regroup(scores, heads, rows, capacity), wide)
     if soft_cap is not None:
         scores = soft_cap * ops.tanh(scores / soft_cap)
     if bias is not None:
@@ -55,13 +60,14 @@ def attend(
         bias = ops.cast(bias, wide)[:, None]
         scores = ops.squeeze(scores[:, None] + bias, axis=1)
     weights = softmax(scores, dtype)
-    weights = _regroup(weights if drop is None else drop(weights), shared)
+    weights = weights if drop is None else drop(weights)
+    weights = _regroup(weights, shared, together, capacity)
     if sums:
         weights = ops.cast(weights, wide)
         y = ops.sum(weights[..., None] * value_BKCH[:, :, None], axis=3)
     else:
         y = ops.matmul(weights, value_BKCH)
-    return _regroup(ops.cast(y, dtype), heads)
+    return _regroup(ops.cast(y, dtype), heads, rows, size)
 
 
 def softmax(scores, dtype):
@@ -73,9 +79,6 @@ def softmax(scores, dtype):
     return ops.cast(weights, dtype)
 
 
-def _regroup(x, heads):
-    """Reshapes [B, M, R, E] to [B, heads, M R / heads, E]."""
-    if x.shape[1] == heads:
-        return x
-    _, old_heads, rows, last = ops.shape(x)
-    return ops.reshape(x, (-1, heads, old_heads * rows // heads, last))
+def _regroup(x, heads, rows, last):
+    """Reshapes [B, M, R, E] to [B, heads, rows, last], unless M is `heads`."""
+    return x if x.shape[1] == heads else ops.reshape(x, (-1, heads, rows, last))

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_llm.ops import few_nodes
+
 # Of a matrix in wide floats at a time: what one core's cache holds, so that the wide
 # copy never goes to memory and back. 128 KiB and 1 MiB were slower.
 _STRETCH_BYTES = 512 * 2**10
@@ -54,7 +56,6 @@ def product(x, values_ED, scale_E):
     array([1.5, 1.5, 1.5, 1.5, 1.5], dtype=float32)
     """
     outputs, width = values_ED.shape
-    *outer, _ = ops.shape(x)
     x_BD = ops.reshape(x, (-1, width))
     values_ED = ops.convert_to_tensor(values_ED)
     stretch = max(_STRETCH_BYTES // (4 * width), -(-outputs // _MOST_STRETCHES), 1)
@@ -65,7 +66,8 @@ def product(x, values_ED, scale_E):
         ]
     parts = [ops.matmul(x_BD, ops.transpose(part)) for part in wide]
     y_BE = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
-    return ops.reshape(y_BE * ops.cast(scale_E, x.dtype), (*outer, outputs))
+    y_BE = y_BE * ops.cast(scale_E, x.dtype)
+    return ops.reshape(y_BE, (*few_nodes.outer_sizes(x), outputs))
 
 
 def _after(x):

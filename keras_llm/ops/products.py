@@ -7,6 +7,8 @@ Cut into panels of 64 columns, the matrix is in that order already.
 
 from keras import ops
 
+from keras_llm.ops import few_nodes
+
 PANEL = 64  # Columns of one panel; 32 and 128 were slower.
 _ROWS_PER_PANEL = 64  # Of a table that is multiplied by its transpose.
 FEW_ROWS = 32  # Up to here panels of a table beat one plain product.
@@ -40,10 +42,11 @@ def packed_product(x, packed_PDC, columns):
     TensorShape([2, 5, 7])
     """
     panels, width, _ = packed_PDC.shape
-    *leading, _ = ops.shape(x)
     y_PMC = ops.matmul(ops.reshape(x, (1, -1, width)), packed_PDC)
-    y_ME = ops.reshape(ops.transpose(y_PMC, (1, 0, 2)), (-1, panels * PANEL))
-    return ops.reshape(y_ME[:, :columns], (*leading, columns))
+    y_MPC = ops.transpose(y_PMC, (1, 0, 2))
+    if columns % PANEL:
+        y_MPC = ops.reshape(y_MPC, (-1, panels * PANEL))[:, :columns]
+    return ops.reshape(y_MPC, (*few_nodes.outer_sizes(x), columns))
 
 
 def transposed_product(x_BD, table_VD):

@@ -2,12 +2,13 @@
 
 The tests do the same in small number (tests/training/test_kills.py and its
 neighbours). `kills` trains one small model twice, once undisturbed and once killed
-(SIGKILL) at N random moments and resumed, and compares every loss and the last
-weights. `saves` kills N saves at random offsets within them. `flips` flips a bit of, or
-cuts, N files of checkpoints and model folders. What fails is printed, and ends it with
-status 1.
+(SIGKILL) at N random moments and resumed, and compares every logged loss and the last
+weights. `run_saves` does so with a run that saves after every second step, each time
+at a random offset of a save. `saves` kills N saves at random offsets within them, in
+a process that does nothing else. `flips` flips a bit of, or cuts, N files of
+checkpoints and model folders. What fails is printed, and ends it with status 1.
 
-Example: python benchmarks/faults.py kills saves flips
+Example: python benchmarks/faults.py kills run_saves saves flips
 """
 
 import argparse
@@ -15,6 +16,7 @@ import logging
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -29,10 +31,13 @@ import numpy as np
 from keras_llm import models, tokenizers
 from keras_llm.core import CorruptFolderError, read_metrics
 from keras_llm.training import Checkpoints, RunState
+from tests import forked
 
 ROOT = pathlib.Path(__file__).parents[1]
-COUNTS = {"kills": 50, "saves": 100, "flips": 200}
+COUNTS = {"kills": 50, "run_saves": 100, "saves": 100, "flips": 200}
 STEPS_A_KILL = 40
+SAVES_A_KILL = 4
+SECONDS_OF_A_SAVE = 0.008
 
 CONFIG = """
 from keras_llm.data import DataConfig
@@ -47,9 +52,27 @@ def get_config():
         data=DataConfig(context=32, batch_size=4),
         train=TrainConfig(
             steps={steps}, warmup_steps=3, learning_rate=3e-3, jit="off",
-            accumulation=2, ema_decay=0.9, log_every=1, eval_every=0, save_every=10,
-            max_steps_per_call=3, deterministic=True),
+            accumulation=2, ema_decay=0.9, log_every={log_every}, eval_every=0,
+            save_every={save_every}, max_steps_per_call=3, deterministic=True),
     )
+"""
+
+# The training command, which notes in a file how many steps each call took.
+PROGRAM = """
+import pathlib, sys
+sys.path.insert(0, {root!r})
+from keras_llm import commands
+from keras_llm.training.step import TrainStep
+
+run = TrainStep.run
+
+def noted(self, first_step, batches):
+    with open(pathlib.Path(__file__).with_name("calls.txt"), "a") as file:
+        print(len(batches["weights"]), file=file)
+    return run(self, first_step, batches)
+
+TrainStep.run = noted
+commands.run("train")
 """
 
 
@@ -71,16 +94,13 @@ class Array:
 
 def kills(count: int, folder: pathlib.Path, rng: random.Random) -> list[str]:
     """Returns what a run killed `count` times and an undisturbed one differ in."""
-    (folder / "config.py").write_text(CONFIG.format(steps=STEPS_A_KILL * (count + 1)))
-    command = [sys.executable, "-m", "keras_llm.commands", "train", "--noprogress"]
-    command += [f"--config={folder / 'config.py'}", "--resume"]
-    command += [f"--train_text={ROOT / 'testdata' / 'moby_dick.txt'}"]
+    command = [sys.executable, *_training(folder, STEPS_A_KILL * (count + 1), 4, 10)]
     whole, killed = folder / "whole", folder / "killed"
     subprocess.run([*command, f"--run_dir={whole}"], cwd=ROOT, check=True)
     for number in range(count):
         target = STEPS_A_KILL * number + rng.randint(1, STEPS_A_KILL)
         process = subprocess.Popen([*command, f"--run_dir={killed}"], cwd=ROOT)
-        while _newest_step(killed) < target:
+        while max(losses(killed), default=0) < target:
             if process.poll() is not None:
                 return [f"the run ended by itself at kill {number + 1}"]
             time.sleep(0.002)
@@ -88,15 +108,109 @@ def kills(count: int, folder: pathlib.Path, rng: random.Random) -> list[str]:
         process.kill()
         if process.wait() != -signal.SIGKILL:
             return [f"the run was over before kill {number + 1}"]
-        print(
-            f"kill {number + 1} of {count} at step {_newest_step(killed)}", flush=True
-        )
+        print(f"kill {number + 1} of {count} at step {max(losses(killed))}", flush=True)
     subprocess.run([*command, f"--run_dir={killed}"], cwd=ROOT, check=True)
-    return _differing(whole, killed)
+    failures = [] if max(steps_of_calls(folder)) == 3 else ["calls took one step each"]
+    return failures + _differing(whole, killed)
 
 
-def _newest_step(run_dir: pathlib.Path) -> int:
-    return max((e["step"] for e in read_metrics(run_dir / "metrics.jsonl")), default=0)
+def run_saves(count: int, folder: pathlib.Path, rng: random.Random) -> list[str]:
+    """Returns what a run killed inside `count` of its saves did wrong.
+
+    Its processes are forked off one that has imported TensorFlow: it spares most of
+    the time of a start.
+    """
+    command = _training(folder, 2 * (SAVES_A_KILL + 1) * (count + 1), 2, 2)
+    whole, killed = folder / "whole", folder / "killed"
+    subprocess.run(
+        [sys.executable, *command, f"--run_dir={whole}"], cwd=ROOT, check=True
+    )
+    command.append(f"--run_dir={killed}")
+    failures, inside = [], 0
+    for number in range(1, count + 1):
+        process = forked.Forked(*command)
+        try:
+            step = _await_save(
+                killed / "checkpoints", rng.randint(1, SAVES_A_KILL), process
+            )
+            time.sleep(rng.uniform(0.0, SECONDS_OF_A_SAVE))
+        finally:
+            process.kill()
+        if process.wait() != -signal.SIGKILL:
+            return [f"the run was over before kill {number}", *failures]
+        # Looked at as a copy: to mend the run's own is the next process's part.
+        copy = Checkpoints(folder / f"copy{number}", keep=2)
+        shutil.copytree(killed / "checkpoints", copy.folder)
+        hidden = [name for name in os.listdir(copy.folder) if name.startswith(".")]
+        step = max(step, *map(_step_of, hidden), 0)
+        copy.mend()
+        newest = copy.newest_whole()
+        found = _step_of(newest.name) if newest else 0
+        print(f"kill {number} of {count} in save {step}: {found} is whole", flush=True)
+        if newest and newest != copy.paths()[0]:
+            failures.append(f"kill {number}: the newest checkpoint is not whole")
+        if not step - 2 <= found <= step:
+            failures.append(f"kill {number}: step {found} after a save of {step}")
+        inside += bool(hidden)
+        shutil.rmtree(copy.folder)
+    print(f"{inside} of {count} kills fell inside a save")
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    return failures + _differing(whole, killed)
+
+
+def _await_save(
+    folder: pathlib.Path, number: int, process: subprocess.Popen | forked.Forked
+) -> int:
+    """Returns the step of the `number`-th save from now on, once it has begun."""
+    seen = _unfinished(folder)
+    begun: list[str] = []
+    while len(begun) < number:
+        if process.poll() is not None:
+            raise RuntimeError(f"The run ended with {process.communicate()}.")
+        new = _unfinished(folder) - seen
+        begun += new
+        seen |= new
+        time.sleep(0.0002)
+    return _step_of(begun[-1])
+
+
+def _step_of(name: str) -> int:
+    return int(re.search(r"step_(\d+)", name)[1])
+
+
+def _unfinished(folder: pathlib.Path) -> set[str]:
+    """Returns the names of the folders that saves are being written to."""
+    try:
+        return {name for name in os.listdir(folder) if name.endswith(".tmp")}
+    except FileNotFoundError:
+        return set()
+
+
+def _training(
+    folder: pathlib.Path, steps: int, log_every: int, save_every: int
+) -> list[str]:
+    """Writes config and program; returns the program and what it is given."""
+    values = {"steps": steps, "log_every": log_every, "save_every": save_every}
+    (folder / "config.py").write_text(CONFIG.format(**values))
+    return [
+        write_program(folder),
+        "--noprogress",
+        f"--config={folder / 'config.py'}",
+        "--resume",
+        f"--train_text={ROOT / 'testdata' / 'moby_dick.txt'}",
+    ]
+
+
+def write_program(folder: pathlib.Path) -> str:
+    """Writes a training command for `steps_of_calls`; returns its path."""
+    path = folder / "program.py"
+    path.write_text(PROGRAM.format(root=str(ROOT)))
+    return str(path)
+
+
+def steps_of_calls(folder: pathlib.Path) -> list[int]:
+    """Returns how many steps each call took, of all runs of a folder's program."""
+    return [int(line) for line in (folder / "calls.txt").read_text().split()]
 
 
 def _differing(whole: pathlib.Path, killed: pathlib.Path) -> list[str]:
@@ -201,6 +315,9 @@ def _damage(folder: pathlib.Path, rng: random.Random) -> str:
     return what
 
 
+CHECKS = {"kills": kills, "run_saves": run_saves, "saves": saves, "flips": flips}
+
+
 def main() -> None:
     """Runs what is asked for and prints how it went."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -214,8 +331,9 @@ def main() -> None:
         count = arguments.count or COUNTS[which]
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            check = {"kills": kills, "saves": saves, "flips": flips}[which]
-            failures = check(count, pathlib.Path(folder), random.Random(arguments.seed))
+            failures = CHECKS[which](
+                count, pathlib.Path(folder), random.Random(arguments.seed)
+            )
         seconds = time.perf_counter() - begun
         print(f"{which}: {count} faults, {len(failures)} failures, {seconds:.0f} s")
         print("".join(f"  {failure}\n" for failure in failures[:20]), end="")

@@ -1,7 +1,6 @@
 """A run that is killed at any moment goes on as if it had not been."""
 
 import os
-import pathlib
 import shutil
 import signal
 import sys
@@ -10,13 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.faults import Array, losses
+from benchmarks.faults import Array, losses, steps_of_calls, write_program
 from keras_llm import models, training
 from keras_llm.training import Checkpoints, RunState
 from keras_llm.training.run_folder import RunFolder
 from tests import forked
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 CONFIG = """
 from keras_llm.data import DataConfig
@@ -31,7 +28,7 @@ def get_config():
         data=DataConfig(context=11, batch_size=6),
         train=TrainConfig(
             steps=60, warmup_steps=3, learning_rate=3e-3, jit="off", ema_decay=0.9,
-            log_every=1, eval_every=25, save_every=10, max_steps_per_call=3),
+            log_every=4, eval_every=25, save_every=10, max_steps_per_call=3),
     )
 """
 
@@ -123,7 +120,7 @@ def test_going_on_mends_a_model_folder_that_a_kill_left_aside(tmp_path, experime
 def start(folder, texts, *flags):
     """Starts the command, to begin or go on."""
     return forked.Forked(
-        ROOT / "scripts" / "train.py",
+        write_program(folder),
         f"--config={folder / 'config.py'}",
         f"--train_text={texts[0]}",
         f"--valid_text={texts[1]}",
@@ -163,7 +160,10 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, texts):
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "60 steps" in output and "bits per byte" in output
+    # Kills come between calls and inside them: of three steps, and of fewer.
+    assert max(steps_of_calls(tmp_path)) == 3
     assert losses(killed) == losses(whole)
+    assert list(losses(whole)) == list(range(4, 61, 4))
     for folder in ("best", "last"):
         pairs = zip(
             models.load(whole / folder).get_weights(),

@@ -25,6 +25,12 @@ class LostWorkerError(RuntimeError):
 # EX_UNAVAILABLE of sysexits.h: all workers are to be started again, with --resume.
 LOST_WORKER = 69
 
+_OF_LOST_WORKERS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+)
+
 
 class Agreement:
     """Sums, texts and refusals of all workers, the same at each of them.
@@ -129,17 +135,12 @@ class Agreement:
         """
         try:
             yield
-        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        except _OF_LOST_WORKERS as error:
             if self.team.number == 1:
                 raise
-            # Others may be named as whoever reported it: without a replica.
-            lost = re.search(r"replica:\d+/task:(\d+)", error.message) or re.search(
-                r"task:(\d+)", error.message
-            )
             raise LostWorkerError(
                 "A run goes on only while all of its workers do. Received: no answer "
-                f"from {f'worker {lost[1]}' if lost else 'another worker'}. Start all "
-                "workers again with `--resume`."
+                f"from {_lost(error.message)}. Start all workers again with `--resume`."
             ) from error
 
     def _summed(self, values: np.ndarray) -> np.ndarray:
@@ -154,6 +155,16 @@ class Agreement:
     def _replicated_sum(self, parts):
         summed = self._strategy.run(_all_reduced, args=(parts,))
         return self._strategy.experimental_local_results(summed)[0]
+
+
+def _lost(message: str) -> str:
+    """Returns which worker an error of TensorFlow's is about."""
+    if "CoordinationService/" in message:
+        return "worker 0"  # It counts the heartbeats, and did not answer one.
+    # Others may be named as whoever reported it: without a replica.
+    found = re.search(r"replica:\d+/task:(\d+)", message)
+    found = found or re.search(r"task:(\d+)", message)
+    return f"worker {found[1]}" if found else "another worker"
 
 
 def _all_reduced(part):

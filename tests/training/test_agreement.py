@@ -61,19 +61,25 @@ def test_the_first_difference_is_named(others, reason):
 
 
 @pytest.mark.parametrize(
-    ("message", "who"),
+    ("kind", "message", "who"),
     [
         (
+            "UnavailableError",
             "Aborted by /job:worker/task:2: unhealthy:\n/job:worker/replica:0/task:3",
             "worker 3",
         ),
-        ("Reset by /job:worker/task:1", "worker 1"),
-        ("Connection reset by peer", "another worker"),
+        ("AbortedError", "Reset by /job:worker/task:1", "worker 1"),
+        ("UnavailableError", "Connection reset by peer", "another worker"),
+        (
+            "DeadlineExceededError",
+            "Aborted\nRPC: /tensorflow.CoordinationService/Heartbeat",
+            "worker 0",
+        ),
     ],
 )
-def test_a_lost_worker_is_told_from_an_error_of_ones_own(alone, message, who):
-    error = tf.errors.UnavailableError(None, None, message)
-    with pytest.raises(tf.errors.UnavailableError), alone.lost_worker_named():
+def test_a_lost_worker_is_told_from_an_error_of_ones_own(alone, kind, message, who):
+    error = getattr(tf.errors, kind)(None, None, message)
+    with pytest.raises(type(error)), alone.lost_worker_named():
         raise error
     alone.team = alone.team._replace(number=4)
     with pytest.raises(agreement.LostWorkerError, match=f"no answer from {who}. Start"):

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from keras_llm import training
 from keras_llm.commands import launch
+from tests import forked
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 60
@@ -105,16 +106,55 @@ def two_workers(write_config, tmp_path_factory):
     return folder
 
 
-def signal_worker(process, run_dir, number, step):
-    """Sends a signal to the second worker once a checkpoint of `step` is there."""
+def start_apart(words, run_dir):
+    """Starts two workers of a run, without `launch`; returns their processes.
+
+    They are forked off one that has imported TensorFlow.
+    """
+    words = [*words, f"--run_dir={run_dir}", "--noprogress", "--resume"]
+    words.append(f"--worker_hosts={','.join(launch.free_addresses(2))}")
+    program = ROOT / "scripts" / "train.py"
+    return [forked.Forked(program, *words, f"--task_index={i}") for i in range(2)]
+
+
+def await_checkpoint(process, run_dir, step):
     checkpoint = run_dir / "checkpoints" / f"step_{step:08d}"
     until = time.monotonic() + SECONDS
     while not checkpoint.exists():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
-    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    second = int(children.read_text().split()[1])
-    os.kill(second, number)
+
+
+def ask_to_end(process, run_dir, step, workers=2):
+    """Sends SIGTERM to the last worker after a checkpoint of `step`; awaits the end."""
+    await_checkpoint(process, run_dir, step)
+    last = process.pid
+    if workers > 1:
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        last = int(children.read_text().split()[-1])
+    os.kill(last, signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == training.EXIT_CODE, output
+    return output
+
+
+def check_lost(processes, run_dir, place, kind, step):
+    """Sends one worker a signal; checks that the other ends, and that it says why."""
+    lost, other = processes[place], processes[1 - place]
+    try:
+        await_checkpoint(processes[0], run_dir, step)
+        lost.send_signal(kind)
+        _, errors = other.communicate(timeout=60)
+        assert other.returncode == training.LOST_WORKER, errors
+        assert f"no answer from worker {place}. Start all workers again" in errors
+        assert "Traceback" not in errors
+        if kind == signal.SIGSTOP:  # Awake again, it does not go on alone.
+            lost.send_signal(signal.SIGCONT)
+            _, errors = lost.communicate(timeout=60)
+            assert lost.returncode == training.LOST_WORKER, errors
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def check_alike(run_dir, other, tolerance, log_every=1):
@@ -137,13 +177,12 @@ def test_one_device_two_replicas_and_two_workers_train_alike(write_config, tmp_p
     run(write_config(log_every=4), tmp_path / "workers", workers=2)
     check_alike(tmp_path / "one", tmp_path / "replicas", 1e-5)
     check_alike(tmp_path / "one", tmp_path / "workers", 1e-5, log_every=4)
-    # Begun by two workers, the run goes on with one.
-    process = start(words, tmp_path / "fewer", workers=2)
-    signal_worker(process, tmp_path / "fewer", signal.SIGTERM, step=5)
-    output, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == training.EXIT_CODE, output
-    run([*words, "--resume"], tmp_path / "fewer", workers=1)
-    check_alike(tmp_path / "one", tmp_path / "fewer", 1e-5)
+    # Begun by one worker, the run goes on with two, and then with one.
+    words, changing = [*words, "--resume"], tmp_path / "changing"
+    for workers, step in ((1, 5), (2, 25)):
+        ask_to_end(start(words, changing, workers), changing, step, workers)
+    run(words, changing, workers=1)
+    check_alike(tmp_path / "one", changing, 1e-5)
 
 
 def test_two_workers_train_alike_in_bfloat16_compiled_whole(write_config, tmp_path):
@@ -158,29 +197,35 @@ def test_a_team_ended_by_a_signal_or_a_kill_goes_on_as_if_it_had_not_been(
     write_config, two_workers, tmp_path
 ):
     words, run_dir = write_config(dropout=0.1), tmp_path / "run"
-    process = start(words, run_dir)
-    signal_worker(process, run_dir, signal.SIGTERM, step=5)
-    output, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == training.EXIT_CODE, output
+    output = ask_to_end(start(words, run_dir), run_dir, step=5)
     # Both say so, after the same step, and the last checkpoint is of that step.
     ends = [line[4:] for line in output.splitlines() if "Asked to end" in line]
     assert len(ends) == 2 and ends[0] == ends[1]
     newest = sorted((run_dir / "checkpoints").glob("step_*"))[-1]
     assert f"after step {int(newest.name.removeprefix('step_'))};" in ends[0]
 
-    process = start([*words, "--resume"], run_dir)
-    signal_worker(process, run_dir, signal.SIGKILL, step=30)
-    killed = time.monotonic()
-    output, _ = process.communicate(timeout=SECONDS)
-    assert time.monotonic() - killed < 60
-    assert process.returncode == 128 + signal.SIGKILL, output
-    assert "no answer from worker 1. Start all workers again" in output
+    # Without `launch`, which would tell of the killed worker: the other's own status.
+    check_lost(start_apart(words, run_dir), run_dir, 1, signal.SIGKILL, step=30)
 
     run([*words, "--resume"], run_dir)
     assert losses(run_dir) == losses(two_workers)
     expected = last_weights(two_workers)
     for name, weight in last_weights(run_dir).items():
         np.testing.assert_array_equal(weight, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [(0, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)],
+    ids=["chief killed", "chief stopped", "other stopped"],
+)
+def test_a_worker_notices_that_the_other_is_gone_or_stands_still(
+    write_config, tmp_path, place, kind
+):
+    """A kill breaks a connection; one that stands still is missed by its heartbeats."""
+    run_dir = tmp_path / "run"
+    processes = start_apart(write_config(dropout=0.1), run_dir)
+    check_lost(processes, run_dir, place, kind, step=5)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 from keras_llm import models
 from keras_llm.convert import electra_pair
 from keras_llm.convert.families import family_for
-from keras_llm.convert.safetensors_folder import write_shards
+from keras_llm.convert.safetensors_folder import BYTES_EACH, write_shards
 from keras_llm.convert.tokenizer_files import write_tokenizer
 from keras_llm.convert.weights import Weight, shapes_of_theirs
 from keras_llm.core import check_absent, new_folder, write_json
@@ -56,7 +56,10 @@ def export_folder(
     tokenizer, written = None, False
     if models.has_tokenizer(model_folder):
         tokenizer = models.load_tokenizer(model_folder)
-    with models.open_values(model_folder) as (model, read), new_folder(out) as folder:
+    with (
+        models.open_values(model_folder) as (model, read),
+        new_folder(out, BYTES_EACH[dtype] * models.count_parameters(model)) as folder,
+    ):
         halves = _checkpoints(model.config)
         for name, family, config in halves:
             path = folder / name

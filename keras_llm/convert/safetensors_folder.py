@@ -15,7 +15,6 @@ import safetensors
 
 from keras_llm.core import (
     CorruptFolderError,
-    check_free_space,
     read_json,
     write_json,
     write_tensors,
@@ -24,7 +23,7 @@ from keras_llm.core import (
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_BYTES = {"float32": 4, "bfloat16": 2}
+BYTES_EACH = {"float32": 4, "bfloat16": 2}
 _READABLE = ("F32", "F16", "BF16")
 # Transformers refuses a file whose header does not say so.
 _METADATA = {"format": "pt"}
@@ -173,8 +172,9 @@ def write_shards(
         dtype: "float32" or "bfloat16".
         shard_bytes: Most bytes of a file, unless one tensor alone has more.
     """
-    sizes = {name: _BYTES[dtype] * math.prod(shape) for name, shape in shapes.items()}
-    check_free_space(folder, sum(sizes.values()))
+    sizes = {
+        name: BYTES_EACH[dtype] * math.prod(shape) for name, shape in shapes.items()
+    }
     groups = _groups(sizes, shard_bytes)
     if len(groups) == 1:
         write_tensors(folder / _SINGLE, shapes, tensors, dtype, _METADATA)

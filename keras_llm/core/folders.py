@@ -24,7 +24,9 @@ class CorruptFolderError(ValueError):
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def new_folder(
+    path: str | os.PathLike[str], bytes_needed: int | None = None
+) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that becomes `path` when the block succeeds.
 
     The folder is made beside `path`, so that the final rename is atomic; every
@@ -33,11 +35,13 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
     Args:
         path: The folder to make. Its parents are made too.
+        bytes_needed: What will be written, about; None where it is not known.
 
     Raises:
         FileExistsError: `path` exists already, before or at the rename.
         NotADirectoryError, PermissionError: It cannot be made there.
-        DiskFullError: The file system ran out of room.
+        DiskFullError: There is no room for `bytes_needed`, or the file system ran out
+            of it meanwhile.
 
     >>> with tempfile.TemporaryDirectory() as parent:
     ...     with new_folder(f"{parent}/model") as folder:
@@ -47,7 +51,12 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """
     target = pathlib.Path(path)
     check_absent(target)
-    with disk_full_named(target), _temporary_beside(target) as temporary:
+    if bytes_needed is not None:
+        check_free_space(target, bytes_needed)
+    with (
+        disk_full_named(target, bytes_needed),
+        _temporary_beside(target) as temporary,
+    ):
         yield temporary
         os.chmod(temporary, 0o755)
         _flush_tree(temporary)
@@ -96,21 +105,27 @@ def check_absent(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def disk_full_named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns "no space left" into a DiskFullError that names path and free bytes."""
+def disk_full_named(
+    path: str | os.PathLike[str], bytes_needed: int | None = None
+) -> Iterator[None]:
+    """Turns "no space left" into a DiskFullError: path, bytes needed, bytes free.
+
+    Args:
+        path: What is being written.
+        bytes_needed: All of it, about; None where it is not known.
+    """
     try:
         yield
     except Exception as error:
         code = _code_of_full_disk(error)
         if code is None:
             raise
-        folder = pathlib.Path(path)
-        while not folder.exists():
-            folder = folder.parent
+        needed = "more" if bytes_needed is None else f"{bytes_needed:,} bytes"
         raise DiskFullError(
             code,
-            f"No space left while writing (free: {shutil.disk_usage(folder).free:,} "
-            "bytes). Nothing half-written was kept. Free some space or write elsewhere",
+            f"No space left while writing: {needed} are needed, {_free(path):,} bytes "
+            "are free. Nothing half-written was kept. Free some space or write "
+            "elsewhere",
             str(path),
         ) from error
 
@@ -126,10 +141,7 @@ def _code_of_full_disk(error: Exception) -> int | None:
 
 def check_free_space(path: str | os.PathLike[str], bytes_needed: int) -> None:
     """Raises DiskFullError when fewer than `bytes_needed` bytes are free at `path`."""
-    folder = pathlib.Path(path).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = _free(path)
     if not free >= bytes_needed:
         raise DiskFullError(
             errno.ENOSPC,
@@ -137,6 +149,14 @@ def check_free_space(path: str | os.PathLike[str], bytes_needed: int) -> None:
             "Free some space or write elsewhere",
             str(path),
         )
+
+
+def _free(path: str | os.PathLike[str]) -> int:
+    """Returns the bytes free at `path`, which may not exist yet."""
+    folder = pathlib.Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 @contextlib.contextmanager

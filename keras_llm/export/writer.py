@@ -9,7 +9,6 @@ import keras_llm
 from keras_llm import models
 from keras_llm.core import (
     check_absent,
-    check_free_space,
     checks,
     new_folder,
     write_manifest,
@@ -72,11 +71,10 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
     out = pathlib.Path(out)
     check_version(out)
     check_absent(out)
-    # Now rather than after minutes of tracing.
-    bytes_each = tf.as_dtype(model.weights[0].dtype).size
-    check_free_space(out, bytes_each * models.count_parameters(model))
     checks.check_choice("dtype", compute_dtype(model), DTYPES)
-    with new_folder(out) as temporary:
+    bytes_each = tf.as_dtype(model.weights[0].dtype).size
+    # Room is looked for now rather than after minutes of tracing.
+    with new_folder(out, bytes_each * models.count_parameters(model)) as temporary:
         written = temporary / "written"
         with layout(model, jit) as weights:
             subject = servable(model, tokenizer, jit, weights)

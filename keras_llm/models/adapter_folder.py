@@ -1,5 +1,6 @@
 """Adapters in folders of their own: small, whole, and bound to their base."""
 
+import math
 import os
 import pathlib
 from typing import Any
@@ -12,7 +13,6 @@ import keras_llm
 from keras_llm.core import (
     CorruptFolderError,
     check_manifest,
-    folders,
     new_folder,
     read_json,
     read_manifest,
@@ -61,8 +61,7 @@ def save_adapter(model: keras.Model, folder: Path, base: Path) -> None:
         )
     weights = {weight.path: weight for weight in adapter_weights(model)}
     shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-    folders.check_absent(folder)
-    with new_folder(folder) as temporary:
+    with new_folder(folder, 4 * sum(map(math.prod, shapes.values()))) as temporary:
         values = ((p, keras.ops.convert_to_numpy(w)) for p, w in weights.items())
         write_tensors(temporary / _WEIGHTS, shapes, values)
         write_json(

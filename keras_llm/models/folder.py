@@ -15,7 +15,6 @@ import keras_llm
 from keras_llm.core import (
     CorruptFolderError,
     check_manifest,
-    folders,
     new_folder,
     read_json,
     write_json,
@@ -90,9 +89,7 @@ def save_values(
         core.DiskFullError: The disk is full.
     """
     shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
-    folders.check_absent(folder)
-    folders.check_free_space(folder, 4 * sum(map(math.prod, shapes.values())))
-    with new_folder(folder) as temporary:
+    with new_folder(folder, 4 * sum(map(math.prod, shapes.values()))) as temporary:
         write_tensors(temporary / _WEIGHTS, shapes, values)
         write_json(
             temporary / _CONFIG,

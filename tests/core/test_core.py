@@ -104,10 +104,12 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path):
     ],
 )
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, error):
-    with pytest.raises(folders.DiskFullError, match="No space left .*Free some.*/a'"):
-        with folders.new_folder(tmp_path / "a") as folder:
+    reason = "No space left .*: 1,234 bytes are needed, .* are free.*Free some.*/a'"
+    with pytest.raises(folders.DiskFullError, match=reason):
+        with folders.new_folder(tmp_path / "a", bytes_needed=1_234) as folder:
             (folder / "half").write_text("x")
-            raise error
+            with folders.disk_full_named(folder / "half"):
+                raise error
     assert os.listdir(tmp_path) == []
 
 
@@ -116,7 +118,7 @@ def test_a_disk_without_room_for_a_folder_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(folders.tempfile, "mkdtemp", full)
-    with pytest.raises(folders.DiskFullError, match="No space left"):
+    with pytest.raises(folders.DiskFullError, match="No space left .* more are needed"):
         with folders.new_folder(tmp_path / "a"):
             pass
 
@@ -124,6 +126,10 @@ def test_a_disk_without_room_for_a_folder_is_named(tmp_path, monkeypatch):
 def test_too_little_room_is_refused_beforehand(tmp_path):
     with pytest.raises(folders.DiskFullError, match="needs"):
         folders.check_free_space(tmp_path / "not" / "yet", 2**62)
+    with pytest.raises(folders.DiskFullError, match="needs"):
+        with folders.new_folder(tmp_path / "a", bytes_needed=2**62):
+            raise AssertionError("There is no room.")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "add", "link"])

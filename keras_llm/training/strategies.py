@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ _REFUSED = {
     "central_storage": "it gives wrong figures with Keras 3",
     "keras_distribution": "Keras ignores it on TensorFlow; it works on the JAX backend",
 }
+# What TensorFlow raises: of a machine without a TPU, of a name that it cannot look up.
+_OF_NO_TPU = (tf.errors.OpError, OSError, ImportError, RuntimeError, ValueError)
+# A name, an IPv4 address or an IPv6 address in brackets; digits of ASCII alone.
+_ADDRESS = re.compile(r"(?:[^\s:/\[\]]+|\[[^\s/\[\]]+\]):([0-9]{1,5})")
 # What else the resolver reads of a Slurm step.
 _OF_SLURM = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
 
@@ -128,10 +133,18 @@ def _split_cpu(replicas: int) -> list[str]:
 
 
 def _tpu(name: str) -> tf.distribute.Strategy:
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except _OF_NO_TPU as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(
+            "TPU_NAME names a TPU that can be reached from here. Received: "
+            f"{name!r} ({type(error).__name__}: {reason}). Unset it where there is no "
+            "TPU; on a TPU's own machine set it to 'local'."
+        ) from error
 
 
 def cluster(
@@ -196,11 +209,12 @@ def _slurm_tasks(environment: Mapping[str, str]) -> int:
 
 def _resolver_of(hosts: list[str], index: Any, source: str) -> Any:
     for host in hosts:
-        name, _, port = host.rpartition(":") if isinstance(host, str) else ("", "", "")
-        if not name or not port.isdecimal() or not 0 < int(port) < 65_536:
+        found = _ADDRESS.fullmatch(host) if isinstance(host, str) else None
+        if not found or not 0 < int(found[1]) < 65_536:
             raise ValueError(
                 f"{source} lists each worker as host:port. Received: {host!r}. Write "
-                "for instance 'node1:2222'."
+                "for instance 'node1:2222', without spaces and without 'grpc://'; an "
+                "address of IPv6 in brackets."
             )
     if len(set(hosts)) != len(hosts):
         raise ValueError(

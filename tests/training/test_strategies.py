@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+import urllib.error
 from concurrent import futures
 
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from keras_llm.commands import launch
 from keras_llm.training import arrival, strategies
+from tests import forked
 
 
 def tf_config(cluster, kind="worker", index=0):
@@ -76,6 +78,13 @@ def test_one_worker_is_no_cluster(environment):
     [
         (["a:1", "b"], 0, {}, r"as host:port. Received: 'b'"),
         (["a:1", "b:99999"], 0, {}, r"as host:port. Received: 'b:99999'"),
+        (["a:1", " b:2"], 0, {}, "as host:port. Received: ' b:2'"),
+        (["a:1", "b:2\n"], 0, {}, r"as host:port. Received: 'b:2\\n'"),
+        (["grpc://a:1", "b:2"], 0, {}, "as host:port. Received: 'grpc://a:1'"),
+        (["a:1", "b:٢"], 0, {}, "as host:port. Received: 'b:٢'"),
+        (["a:1", "b:0"], 0, {}, "as host:port. Received: 'b:0'"),
+        (["a:1", "::1:2"], 0, {}, "as host:port. Received: '::1:2'"),
+        (["a:1", ":2"], 0, {}, "as host:port. Received: ':2'"),
         (["a:1", "a:1"], 0, {}, "lists each worker once"),
         (["a:1", "b:2"], None, {}, "needs to know its place .* Received: None"),
         (["a:1", "b:2"], 2, {}, "Received: 2 of 2 workers"),
@@ -126,6 +135,37 @@ def test_a_strategy_that_does_not_fit_is_refused(monkeypatch, options, reason):
     )
     with pytest.raises(ValueError, match=reason):
         strategies.choose_strategy(**{"environment": {}, **options})
+
+
+def test_an_address_may_be_of_ipv6():
+    resolver = strategies.cluster(["[fe80::1%eth0]:2222", "10.0.0.2:65535"], 0, {})
+    jobs = resolver.cluster_spec().as_dict()
+    assert jobs == {"worker": ["[fe80::1%eth0]:2222", "10.0.0.2:65535"]}
+
+
+def test_a_tpu_that_is_not_there_is_told_in_one_line(tmp_path):
+    """In a process of its own: TensorFlow stays as the attempt leaves it."""
+    script = tmp_path / "tpu.py"
+    script.write_text(
+        "from keras_llm.training import strategies\n"
+        "try:\n"
+        "    strategies.choose_strategy(environment={'TPU_NAME': 'local'})\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    done = forked.run(script)
+    assert done.stdout.startswith("TPU_NAME names a TPU that can be reached"), done
+    assert "Received: 'local' (NotFoundError: TPUs not found in" in done.stdout
+    assert "Unset it" in done.stdout and done.stdout.count("\n") == 1
+
+
+def test_a_tpu_whose_name_is_not_known_is_told(monkeypatch):
+    def unknown(tpu):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", unknown)
+    with pytest.raises(ValueError, match=r"Received: 'mine' \(URLError: .*Unset it"):
+        strategies.choose_strategy(environment={"TPU_NAME": "mine"})
 
 
 def test_two_workers_in_one_place_are_refused():

@@ -145,6 +145,13 @@ def test_faults_in_small_number(which, count, tmp_path):
     assert faults[which](count, tmp_path, random.Random(0)) == []
 
 
+# The strings of `growth` need minutes; that of `strings` is `all_strings`.
+@pytest.mark.parametrize(("which", "count"), [("records", 10), ("all_strings", 100)])
+def test_faults_of_data_in_small_number(which, count, tmp_path):
+    faults = runpy.run_path(str(PEERS / "data_faults.py"))
+    assert faults[which](count, tmp_path, random.Random(0)) == []
+
+
 @pytest.mark.parametrize(("apart", "equal"), [(9e-6, True), (2e-5, False)])
 def test_layouts_are_compared_step_by_step(apart, equal, tmp_path):
     """The runs themselves: tests/training/test_workers.py."""

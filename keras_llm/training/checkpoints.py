@@ -94,10 +94,10 @@ class Checkpoints:
         """
         path = self.folder / f"{_PREFIX}{state.step:08d}"
         values = {name: _numpy(value) for name, value in arrays.items()}
-        check_free_space(path, sum(value.nbytes for value in values.values()))
+        needed = sum(value.nbytes for value in values.values())
         self.mend()
         new = path.with_name(f".{path.name}.new")
-        with new_folder(new) as temporary:
+        with new_folder(new, bytes_needed=needed) as temporary:
             safetensors.numpy.save_file(values, temporary / _ARRAYS)
             write_json(temporary / _STATE, dataclasses.asdict(state))
             write_manifest(temporary)

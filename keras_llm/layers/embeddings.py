@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_llm.core import checks
+from keras_llm.layers.learned_prompt import LearnedPrompt
 from keras_llm.ops import products
 
 
@@ -12,7 +13,9 @@ class TokenEmbedding(keras.layers.Layer):
     """Looks up a vector per token id, or scores a vector against every id.
 
     y[t] = vector_scale * embeddings[id[t]]; in reverse,
-    logits = logit_scale * x @ transpose(embeddings), plus `output_bias`.
+    logits = logit_scale * x @ transpose(embeddings), plus `output_bias`. Ids from V up
+    are those of a learnt prompt, where the table has one (`models.add_adapter`); no
+    logit is theirs.
 
     Args:
         vocab_size: V, the number of ids.
@@ -63,6 +66,8 @@ class TokenEmbedding(keras.layers.Layer):
         self.logit_scale = logit_scale
         self.vector_scale = vector_scale
         self.quantized = None  # The table in fewer bits, set by hand.
+        # Without weights, and not called, unless `models.add_adapter` starts it.
+        self.prompt = LearnedPrompt(name="prompt", dtype=self.dtype_policy)
 
     def build(self, _):
         """Makes `embeddings` [V, D] and `output_bias` [V]."""
@@ -125,6 +130,13 @@ class TokenEmbedding(keras.layers.Layer):
 
     def _rows(self, ids):
         """Returns the vectors [..., D] of ids as they are kept."""
+        if not self.prompt.started:
+            return self._own_rows(ids)
+        own = self._own_rows(ops.minimum(ids, self.vocab_size - 1))
+        return self.prompt(ids - self.vocab_size, own)
+
+    def _own_rows(self, ids):
+        """Returns the vectors of ids below V."""
         if self.quantized is not None:
             return self.quantized.rows(ids)
         return ops.cast(ops.take(self.embeddings, ids, axis=0), self.compute_dtype)

@@ -39,6 +39,7 @@ from keras_llm.models.lstm_seq2seq import (
     LSTMSeq2SeqDecoder,
     build_lstm_seq2seq,
 )
+from keras_llm.models.prompts import PromptConfig, prompted_tokenizer
 from keras_llm.models.quantized import quantize, quantized_weights
 from keras_llm.models.several_adapters import add_adapters, several_adapters
 from keras_llm.models.sharding import layout_map
@@ -63,6 +64,7 @@ __all__ = [
     "LSTMSeq2SeqDecoder",
     "LlamaConfig",
     "LlamaDecoder",
+    "PromptConfig",
     "RotaryScaling",
     "T5Config",
     "T5Decoder",
@@ -96,6 +98,7 @@ __all__ = [
     "load_weights",
     "merged",
     "open_values",
+    "prompted_tokenizer",
     "quantize",
     "quantized_weights",
     "save",

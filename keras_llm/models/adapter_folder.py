@@ -21,13 +21,16 @@ from keras_llm.core import (
     write_tensors,
 )
 from keras_llm.layers.adapter_bank import Part
+from keras_llm.models import prompts
 from keras_llm.models.adapters import (
     AdapterConfig,
+    adapter_config,
     adapter_weights,
     add_adapter,
     has_adapter,
     target_projections,
 )
+from keras_llm.models.prompts import PromptConfig
 from keras_llm.ops import low_rank
 
 _CONFIG = "adapter.json"
@@ -42,7 +45,7 @@ def save_adapter(model: keras.Model, folder: Path, base: Path) -> None:
 
     The folder holds `adapter.json`, `adapter.safetensors` and a card; not the weights
     of the base, which it names by path and SHA-256. `models.load` reads it as it reads
-    a model folder, and gives the merged model.
+    a model folder, and gives the merged model, or the base with its prompt.
 
     Args:
         model: A model with an adapter.
@@ -122,8 +125,14 @@ def load_adapter(model: keras.Model, folder: Path, base: Path) -> None:
     """
     check_manifest(folder, editable=(CARD,))
     check_base(base, folder)
+    config = saved_config(folder)
+    if isinstance(config, PromptConfig):
+        vectors = _saved_vectors(model, folder, config)
+        add_adapter(model, config)
+        prompts.prompted_table(model).prompt.vectors.assign(vectors)
+        return
     parts = saved_parts(model, folder)  # First: what does not fit changes nothing.
-    add_adapter(model, AdapterConfig.from_dict(_description(folder)["adapter"]))
+    add_adapter(model, config)
     for linear, part in parts.values():
         linear.adapter.down.assign(part.down)
         linear.adapter.up.assign(part.up)
@@ -131,8 +140,15 @@ def load_adapter(model: keras.Model, folder: Path, base: Path) -> None:
             linear.adapter.magnitude.assign(part.magnitude)
 
 
-def merge_folder(model: keras.Model, folder: Path) -> None:
-    """Changes a base's kernels by a saved adapter, which leaves a plain model.
+def saved_config(folder: Path) -> AdapterConfig | PromptConfig:
+    """Returns the config of an adapter folder."""
+    return adapter_config(_description(folder)["adapter"])
+
+
+def apply_folder(model: keras.Model, folder: Path) -> None:
+    """Changes a base's kernels by a saved adapter, or gives it the saved prompt.
+
+    The former leaves a plain model.
 
     Args:
         model: The base, without an adapter.
@@ -141,14 +157,29 @@ def merge_folder(model: keras.Model, folder: Path) -> None:
     Raises:
         core.CorruptFolderError: The weights do not fit the adapter's config.
     """
+    config = saved_config(folder)
+    if isinstance(config, PromptConfig):
+        prompts.start_prompt(model, config, _saved_vectors(model, folder, config))
+        return
     for linear, part in saved_parts(model, folder).values():
         kernel = keras.ops.cast(linear.kernel, "float32")
         linear.kernel.assign(low_rank.merged_kernel(kernel, *part))
 
 
 def saved_parts(model: keras.Model, folder: Path) -> dict[str, tuple[Any, Part]]:
-    """Returns each projection by path, with its part of a saved adapter that fits."""
-    config = AdapterConfig.from_dict(_description(folder)["adapter"])
+    """Returns each projection by path, with its part of a saved adapter that fits.
+
+    Raises:
+        ValueError: The adapter is a prompt, which changes no projection.
+        core.CorruptFolderError: The weights do not fit the adapter's config.
+    """
+    config = saved_config(folder)
+    if not isinstance(config, AdapterConfig):
+        raise ValueError(
+            "Rows of one batch choose among adapters of the projections. Received: "
+            f"{folder}, a learnt prompt, which is ids in front of a conversation. "
+            "Export it alone, as the model."
+        )
     targets = target_projections(model, config.targets)
     shapes: dict[str, tuple[int, ...]] = {}
     for path, linear in targets.items():
@@ -170,6 +201,13 @@ def saved_parts(model: keras.Model, folder: Path) -> dict[str, tuple[Any, Part]]
         )
         for path, linear in targets.items()
     }
+
+
+def _saved_vectors(model, folder, config):
+    """Returns the vectors [P, D] of a saved prompt that fits."""
+    table = prompts.prompted_table(model)
+    name = f"{table.path}/prompt/vectors"
+    return _read(folder, {name: (config.tokens, table.width)})[name]
 
 
 def weights_sha256(folder: Path) -> str:
@@ -223,14 +261,33 @@ def _read(folder, shapes):
 def _card(model, base):
     config = model.adapter
     size = sum(int(np.prod(w.shape)) for w in adapter_weights(model))
+    if isinstance(config, PromptConfig):
+        what = f"A prompt of {config.tokens} learnt vectors before each conversation"
+    else:
+        what = f"{config.kind}, rank {config.rank}, alpha {config.alpha:g}"
     return f"""# Adapter of {model.config.architecture}
 
-{config.kind}, rank {config.rank}, alpha {config.alpha:g}: {size:,} parameters
+{what}: {size:,} parameters
 beside the frozen weights of `{base}`.
 
-```python
+{_PROMPT_USE if isinstance(config, PromptConfig) else _MERGED_USE}"""
+
+
+_MERGED_USE = """```python
 from keras_llm import models
 
 model = models.load("FOLDER")  # The base with the adapter merged into it.
 ```
+"""
+_PROMPT_USE = """```python
+from keras_llm import generation, models
+
+model = models.load("FOLDER")  # The base with the vectors in its table of tokens.
+tokenizer = models.load_tokenizer("FOLDER")  # Its conversations begin with them.
+generator = generation.Generator(model, tokenizer)
+print(generator.chat([[{"role": "user", "content": "Hi"}]])[0].text)
+```
+
+The prompt stands before conversations alone: a text that is continued, as by
+`generate`, has no place for it, and comes out as the base writes it.
 """

@@ -1,17 +1,19 @@
-"""Low-rank adapters of a built model: added beside its projections, and merged."""
+"""Adapters of a built model: low-rank ones beside its projections, and prompts."""
 
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_llm.core import Config, checks
-from keras_llm.layers import Linear
+from keras_llm.layers import Linear, TokenEmbedding
 from keras_llm.layers.walking import sublayers
+from keras_llm.models import prompts
+from keras_llm.models.prompts import PromptConfig
 
 KINDS = ("lora", "rslora", "dora")
 
@@ -61,22 +63,35 @@ class AdapterConfig(Config):
         return self.alpha / (self.rank**0.5 if self.kind == "rslora" else self.rank)
 
 
+def adapter_config(values: Mapping[str, Any]) -> AdapterConfig | PromptConfig:
+    """Rebuilds an adapter's config, of the class that its `kind` names.
+
+    >>> adapter_config({"kind": "prompt", "tokens": 5}).tokens
+    5
+    """
+    named = isinstance(values, Mapping) and values.get("kind")
+    kind = PromptConfig if named == PromptConfig.kind else AdapterConfig
+    return kind.from_dict(values)
+
+
 def add_adapter(
-    model: keras.Model, config: AdapterConfig, seed: int | None = None
+    model: keras.Model, config: AdapterConfig | PromptConfig, seed: int | None = None
 ) -> None:
     """Gives a built model an adapter and freezes everything else.
 
-    At first the model computes what it did before. Its `weights` have the adapter's
-    among them; `trainable_weights` are those alone.
+    At first the model computes what it did before; so it goes on to for any ids of its
+    vocabulary beside a prompt. Its `weights` have the adapter's among them;
+    `trainable_weights` are those alone.
 
     Args:
         model: From `models.build` or `models.load`.
         config: Its kind, sizes and targets.
-        seed: Of the weights that start at random, and of the dropout; None takes
-            another each time.
+        seed: Of what starts at random, and of the dropout; None takes another each
+            time.
 
     Raises:
-        ValueError: `targets` matches no projection, or the model has an adapter.
+        ValueError: `targets` matches no projection, the model has an adapter, or a
+            prompt is nothing for its architecture.
 
     >>> from keras_llm import models
     >>> config = models.GPT2Config(vocab_size=11, width=8, num_layers=1, num_heads=2)
@@ -91,9 +106,13 @@ def add_adapter(
             "A model has one adapter at a time. Received: a model that has one. Take "
             "models.merged(model), or load the model anew."
         )
+    if isinstance(config, PromptConfig):
+        vectors = prompts.first_vectors(model, config, seed)
+        _freeze(model)
+        prompts.start_prompt(model, config, vectors)
+        return
     targets = target_projections(model, config.targets)
-    for weight in model.trainable_weights:
-        weight.trainable = False
+    _freeze(model)
     for number, (path, linear) in enumerate(targets.items()):
         linear.adapter.start(
             linear.kernel,
@@ -107,6 +126,11 @@ def add_adapter(
     model.adapter = config
 
 
+def _freeze(model):
+    for weight in model.trainable_weights:
+        weight.trainable = False
+
+
 def has_adapter(model: keras.Model) -> bool:
     """Returns whether a model has an adapter that is not merged."""
     return getattr(model, "adapter", None) is not None
@@ -114,11 +138,13 @@ def has_adapter(model: keras.Model) -> bool:
 
 def adapter_weights(model: keras.Model) -> list[Any]:
     """Returns the weights of a model's adapter; none without one."""
-    return [
-        weight
-        for linear in projections(model).values()
-        for weight in linear.adapter.weights
-    ]
+    found: list[Any] = []
+    for layer in sublayers(model):
+        if isinstance(layer, Linear):
+            found += layer.adapter.weights
+        elif isinstance(layer, TokenEmbedding):
+            found += layer.prompt.weights
+    return found
 
 
 def merged_values(model: keras.Model) -> Iterator[tuple[str, np.ndarray]]:

@@ -21,7 +21,7 @@ from keras_llm.core import (
     write_manifest,
     write_tensors,
 )
-from keras_llm.models import adapter_folder, adapters
+from keras_llm.models import adapter_folder, adapters, prompts
 from keras_llm.models.architectures import (
     architecture,
     build,
@@ -55,6 +55,11 @@ def save(model: keras.Model, folder: Path, tokenizer: Any = None) -> None:
         FileExistsError: `folder` exists.
         core.DiskFullError: The disk is full.
     """
+    prompts.refuse_prompt(
+        model,
+        "A model folder holds a plain model.",
+        "Save the prompt alone by models.save_adapter.",
+    )
     if adapters.has_adapter(model):
         raise ValueError(
             "A model folder holds a plain model. Received: a model with an adapter. "
@@ -127,7 +132,8 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
 
     Args:
         folder: Written by `save`. Its card, `README.md`, may have been edited. Of one
-            written by `save_adapter`, the base is read, and the adapter merged.
+            written by `save_adapter`, the base is read, and the adapter merged; a
+            prompt, which cannot be, the base has in its table of tokens.
         dtype: A dtype or policy for every layer; None for Keras' global policy.
 
     Raises:
@@ -138,7 +144,7 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
     """
     if adapter_folder.is_adapter_folder(folder):
         model = load(adapter_folder.base_folder(folder), dtype)
-        adapter_folder.merge_folder(model, folder)
+        adapter_folder.apply_folder(model, folder)
         return model
     model = build(_checked_config(folder), dtype)
     load_weights(model, pathlib.Path(folder) / _WEIGHTS)
@@ -148,6 +154,9 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
 def merged(model: keras.Model) -> keras.Model:
     """Returns the plain model that does the same as one with an adapter.
 
+    Raises:
+        ValueError: The adapter is a prompt, which no plain model has a place for.
+
     >>> from keras_llm import models
     >>> config = models.GPT2Config(vocab_size=11, width=8, num_layers=1, num_heads=2)
     >>> model = models.build(config)
@@ -156,6 +165,11 @@ def merged(model: keras.Model) -> keras.Model:
     >>> len(model.weights) - before, len(models.merged(model).weights) - before
     (8, 0)
     """
+    prompts.refuse_prompt(
+        model,
+        "What is merged becomes part of kernels.",
+        "Use it as it is, or save it by models.save_adapter.",
+    )
     plain = build(model.config, model.dtype_policy)
     values = dict(adapters.merged_values(model))
     for weight in plain.weights:
@@ -222,7 +236,9 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Returns the tokenizer of a model folder.
+    """Returns the tokenizer of a model folder, or of an adapter's.
+
+    Conversations of a prompt's begin with its vectors; else it is the base's.
 
     Raises:
         FileNotFoundError: The folder holds no tokenizer.
@@ -234,7 +250,11 @@ def load_tokenizer(folder: Path) -> Any:
         raise FileNotFoundError(
             f"This model was saved without a tokenizer. Received: {folder}."
         )
-    return tokenizers.load(_model_folder(folder) / _TOKENIZER)
+    tokenizer = tokenizers.load(_model_folder(folder) / _TOKENIZER)
+    if not adapter_folder.is_adapter_folder(folder):
+        return tokenizer
+    adapter = adapter_folder.saved_config(folder)
+    return prompts.prompted_tokenizer(tokenizer, load_config(folder), adapter)
 
 
 def _model_folder(folder):

@@ -8,6 +8,7 @@ from keras_llm.layers import Linear, TokenEmbedding
 from keras_llm.layers.quantized import QuantizedKernel, QuantizedTable
 from keras_llm.layers.walking import sublayers
 from keras_llm.models.adapters import has_adapter
+from keras_llm.models.prompts import prompt_ids
 
 
 def quantize(model: keras.Model) -> None:
@@ -15,8 +16,8 @@ def quantize(model: keras.Model) -> None:
 
     Weight-only, a scale for each output of a projection and for each token, without
     calibration. Norms, biases, positions and recurrent kernels stay as they are, and
-    so do adapters that rows choose from. There is no way back, and the model is not to
-    be trained: load it anew.
+    so do adapters that rows choose from, and a learnt prompt. There is no way back, and
+    the model is not to be trained: load it anew.
 
     Args:
         model: A built model, changed in place.
@@ -33,7 +34,7 @@ def quantize(model: keras.Model) -> None:
     """
     if quantized_weights(model) is not None:
         raise ValueError("A model is quantised once. Received: one that is. Load it.")
-    if has_adapter(model):
+    if has_adapter(model) and not prompt_ids(model):
         raise ValueError(
             "A model is quantised without an adapter that learns. Merge it first: "
             "models.merged(model)."

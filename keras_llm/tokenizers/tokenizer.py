@@ -79,11 +79,15 @@ class Tokenizer(tf.Module, abc.ABC):
     def use_chat(self, chat: ChatFormat) -> None:
         """Takes a chat model's template, which is saved with the tokenizer.
 
+        `begin_ids` may lie beyond the vocabulary: a model may have learnt vectors that
+        stand before every conversation, and that no text turns into.
+
         Raises:
             ValueError: One of its ids is not special, or the end is not what closes a
                 message, so that a reply would not end.
         """
-        special = set(self.special_ids.values())
+        learnt = {number for number in chat.begin_ids if number >= self.vocab_size}
+        special = {*self.special_ids.values(), *learnt}
         wrong = [number for number in chat.special_ids if number not in special]
         if wrong or chat.close_ids != (self.end_id,):
             raise ValueError(

@@ -6,10 +6,11 @@ from typing import Any, Self
 
 from keras_llm.core import Config, checks, flattened
 from keras_llm.data import DataConfig
-from keras_llm.models import ARCHITECTURES, AdapterConfig
+from keras_llm.models import ARCHITECTURES, AdapterConfig, PromptConfig
+from keras_llm.models.adapters import adapter_config
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.task import Task
-from keras_llm.training.tasks import TASKS, LanguageModel
+from keras_llm.training.tasks import TASKS, Chat, LanguageModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Experiment(Config):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     # What alone is learnt, beside the frozen weights of --init; None: all weights.
-    adapter: AdapterConfig | None = None
+    adapter: AdapterConfig | PromptConfig | None = None
 
     def __post_init__(self):
         positions = getattr(self.model, "max_positions", None)
@@ -37,6 +38,29 @@ class Experiment(Config):
                 "`train.carry_state` needs rows that go on where they ended: set "
                 "data.sampling='streams' and data.shuffle=False. Received: "
                 f"data.sampling={self.data.sampling!r}."
+            )
+        if isinstance(self.adapter, PromptConfig):
+            self._check_prompt(self.adapter.tokens)
+
+    def _check_prompt(self, tokens: int) -> None:
+        """Raises ValueError unless a prompt has its place in what the run reads."""
+        if not isinstance(self.task, Chat):
+            raise ValueError(
+                "A prompt is learnt before conversations, by the task 'chat'. "
+                f"Received: task {self.task.kind!r}, a prompt as the adapter. Set "
+                "task=Chat(), or adapter=AdapterConfig()."
+            )
+        if not tokens < self.data.context:
+            raise ValueError(
+                "A prompt shares a row with its conversation: `adapter.tokens` must be "
+                f"below `data.context`. Received: adapter.tokens={tokens}, "
+                f"data.context={self.data.context}. Lower the one or raise the other."
+            )
+        if self.train.sample_prompts:
+            raise ValueError(
+                "Samples go on with a text, before which no learnt prompt stands: they "
+                "would be the base's. Received: train.sample_prompts="
+                f"{self.train.sample_prompts}. Leave them out."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +87,8 @@ class Experiment(Config):
             "model": model,
             "task": _named({**task, **values}, "task", "kind", TASKS),
         }
+        if values.get("adapter") is not None:
+            named["adapter"] = adapter_config(values["adapter"])
         return super().from_dict({**values, **named})
 
     def flat(self) -> dict[str, Any]:

@@ -86,12 +86,17 @@ def prepare_plan(
         with tempfile.TemporaryDirectory() as scratch:
             folder = RunFolder(pathlib.Path(scratch) / "run")  # Never made.
             # What an adapter is learnt beside decides none of the numbers.
-            whole = experiment.replace(adapter=None)
             inputs = prepare_inputs(
-                whole, train_text, train_text, folder, False, tokenizer, strategy
+                experiment,
+                train_text,
+                train_text,
+                folder,
+                False,
+                tokenizer,
+                strategy,
+                planned=True,
             )
-        filled_in = inputs.experiment.replace(adapter=experiment.adapter)
-        return filled_in, next(inputs.batches)
+        return inputs.experiment, next(inputs.batches)
     if not isinstance(experiment.task, LanguageModel):
         raise ValueError(
             "The rows of a task depend on its text. Received: task "

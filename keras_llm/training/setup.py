@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_llm import data, models, tokenizers
 from keras_llm.data.encoding import tokenizer_fingerprint
 from keras_llm.layers.walking import sublayers
+from keras_llm.models.prompts import refuse_prompt
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.gradient_checkpointing import checkpoint_blocks
@@ -73,8 +74,11 @@ def prepare_inputs(
     tokenizer: Any,
     strategy: tf.distribute.Strategy,
     init: Any = None,
+    planned: bool = False,
 ) -> Inputs:
     """Reads text and makes the tokenizer; writes nothing.
+
+    Where a run is `planned` alone, an adapter needs no weights to be learnt beside.
 
     Raises:
         FileExistsError: The folder exists, and `resume` is False.
@@ -85,7 +89,8 @@ def prepare_inputs(
         folder.refuse()
     going_on = folder.exists() and resume
     Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
-    if experiment.adapter is not None and init is None and not going_on:
+    needs_base = experiment.adapter is not None and not planned
+    if needs_base and init is None and not going_on:
         raise ValueError(
             "An adapter is learnt beside the weights of a model. Received: `adapter` "
             "in the config, and no model to start from. Give its folder (`--init`)."
@@ -102,8 +107,9 @@ def prepare_inputs(
         folder.check_same(experiment)
         if experiment.adapter is not None:
             init = folder.base(init)
+    reading = models.prompted_tokenizer(tokenizer, experiment.model, experiment.adapter)
     batches, validation = experiment.task.batches(
-        experiment, train_text, valid_text, tokenizer, team
+        experiment, train_text, valid_text, reading, team
     )
     return Inputs(experiment, folder, going_on, tokenizer, batches, validation, init)
 
@@ -120,10 +126,17 @@ def start_from(
         seed: Of the adapter.
 
     Raises:
-        ValueError: The folder's trunk is of other sizes; with an adapter, any weight
-            is not in it, since what is frozen would never be learnt.
+        ValueError: The folder's trunk is of other sizes; it has a learnt prompt; with
+            an adapter, any weight is not in it, since what is frozen would never be
+            learnt.
     """
-    fresh = models.transfer_weights(models.load(folder), model)
+    source = models.load(folder)
+    refuse_prompt(
+        source,
+        "A run starts from a plain model.",
+        f"Start from the model that {folder} is an adapter of.",
+    )
+    fresh = models.transfer_weights(source, model)
     if adapter is None:
         listed = ", ".join(fresh) or "none"
         return f"Started from the weights of {folder}. Fresh: {listed}."

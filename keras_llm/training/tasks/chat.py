@@ -34,7 +34,7 @@ class Chat(TargetTokens):
     With `data.separate_documents`, and where the tokenizer has a token `endoftext`
     beside the end of a message, several conversations share a row, and none sees
     another. Otherwise each has a row of its own. What exceeds `data.context` tokens is
-    cut.
+    cut. Where the adapter is a prompt, every conversation begins with it.
 
     Judged by `loss` and `perplexity` of the replies' tokens.
 
@@ -99,7 +99,8 @@ class Chat(TargetTokens):
             ids[i, : len(row)], marks[i, : len(row)] = row, mark
         return {
             "token_ids": ids[:, :-1],
-            "targets": ids[:, 1:],
+            # A prompt's ids have no logits: weightless, they are some other.
+            "targets": np.minimum(ids[:, 1:], experiment.model.vocab_size - 1),
             "weights": marks[:, 1:].astype(np.float32),
         }
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_llm import data, models
 from keras_llm.core import checks
+from keras_llm.models.prompts import refuse_prompt
 from keras_llm.tokenizers import ChatEncoder
 from keras_llm.training.objective import (
     head_token_losses,
@@ -94,6 +95,11 @@ class Preferences(Task):
         """Returns pairs of rows with the reference's log probability of each."""
         config = experiment.data
         reference = models.load(self.reference)
+        refuse_prompt(
+            reference,
+            "Replies are compared with those of a plain model.",
+            f"Give the model that {self.reference} is an adapter of.",
+        )
         log_probs = reply_log_probs(reference)
 
         def encode(examples, split):

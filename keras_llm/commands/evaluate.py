@@ -80,9 +80,15 @@ def main(argv: list[str]) -> None:
             f"Unexpected arguments: {argv[1:]}. Quote globs: --text='corpus/*.txt'."
         )
     from keras_llm import models
+    from keras_llm.models.prompts import refuse_prompt
     from keras_llm.training.metrics import finite_or_none
 
     model = models.load(_MODEL.value, _DTYPE.value)
+    refuse_prompt(
+        model,
+        "What is evaluated is plain text, before which no learnt prompt stands.",
+        "Its figures on conversations are in its run's metrics.jsonl.",
+    )
     if _QUANTIZE.value is not None:
         models.quantize(model)
     figures = _measure(model, models.load_tokenizer(_MODEL.value))

@@ -63,8 +63,14 @@ def main(argv: list[str]) -> None:
     else:
         prompts = [os.fsencode(prompt) for prompt in _PROMPT.value]
     from keras_llm import generation, models
+    from keras_llm.models.prompts import refuse_prompt
 
     model = models.load(_MODEL.value, _DTYPE.value)
+    refuse_prompt(
+        model,
+        "A text that is continued has no learnt prompt before it.",
+        "Talk with the model, by scripts/chat.py.",
+    )
     tokenizer = models.load_tokenizer(_MODEL.value)
     if _NUM_BEAMS.value != 1:
         _print_beams(generation.BeamSearch(model, tokenizer), prompts)

@@ -7,6 +7,7 @@ from keras_llm.export.servable import Function, Servable
 from keras_llm.generation import BeamSearch, make_prompt_model
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
+from keras_llm.models.prompts import prompt_ids
 
 _FLOATS = tf.TensorSpec([None], tf.float32)
 _NEW_TOKENS = 12
@@ -25,6 +26,10 @@ curl -d '{"signature_name": "chat", "instances": [{"roles": ["user"],
   "repetition_penalty": 1.0, "seed": 0}]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
+"""
+_PROMPT_NOTE = """
+A prompt of PROMPT_TOKENS learnt vectors stands before each conversation of `chat`. The
+other signatures have no place for it: they answer as the model that it was learnt on.
 """
 _EXAMPLE = """```bash
 curl -d '{"instances": ["Once upon a time"]}' \\
@@ -246,6 +251,8 @@ class LanguageModelServable(Servable):
         limit = getattr(self.model.config, "max_positions", None)
         new_tokens = min(32, (limit or 64) // 2)
         example = _EXAMPLE + (_CHAT_EXAMPLE if self._chats else "")
+        if learnt := len(prompt_ids(self.model)):
+            example += _PROMPT_NOTE.replace("PROMPT_TOKENS", str(learnt))
         return example.replace("NEW_TOKENS", str(new_tokens))
 
     def _adapter_column(self, rows):

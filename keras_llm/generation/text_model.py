@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.prompt_model import PromptModel, right_padded, scores
+from keras_llm.models.prompts import check_prompted
 from keras_llm.tokenizers import ChatEncoder
 
 
@@ -28,11 +29,13 @@ class TextModel(PromptModel):
             What `generate` returns.
 
         Raises:
-            ValueError: The tokenizer knows no template.
+            ValueError: The tokenizer knows no template, or another prompt than the
+                model has learnt.
             tf.errors.InvalidArgumentError: When run, on a role or a value out of
                 range, or a conversation that leaves no room for a reply.
         """
         encoder = ChatEncoder(self.tokenizer)
+        check_prompted(self.model, self.tokenizer)
         with tf.control_dependencies([self.require_short("contents", contents)]):
             rows = encoder.prompts(roles, tf.identity(contents))
         lengths = tf.cast(rows.row_lengths(), tf.int32)

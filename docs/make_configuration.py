@@ -48,7 +48,14 @@ def page() -> str:
     """Returns the whole page in Markdown."""
     parts = [_HEAD, *_section(2, "The experiment", "", training.Experiment)]
     architectures = {name: each.config for name, each in models.ARCHITECTURES.items()}
-    for field, choices in (("task", training.TASKS), ("model", architectures)):
+    adapters = {
+        each.__name__: each for each in (models.AdapterConfig, models.PromptConfig)
+    }
+    for field, choices in (
+        ("adapter", adapters),
+        ("task", training.TASKS),
+        ("model", architectures),
+    ):
         parts.append(f"## `{field}`: one of these\n")
         for name, cls in choices.items():
             parts += _section(3, f"`{name}`", f"{field}.", cls)
@@ -92,10 +99,10 @@ def _inner_configs(cls: type[Config]) -> Iterator[tuple[str, type[Config]]]:
     """Yields the fields that hold configs of one class."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        for choice in typing.get_args(hints[field.name]) or (hints[field.name],):
-            known = isinstance(choice, type) and issubclass(choice, Config)
-            if known and choice not in (Config, training.Task):
-                yield field.name, choice
+        choices = typing.get_args(hints[field.name]) or (hints[field.name],)
+        known = [c for c in choices if isinstance(c, type) and issubclass(c, Config)]
+        if len(known) == 1 and known[0] not in (Config, training.Task):
+            yield field.name, known[0]
 
 
 def _own_fields(part: type, cls: type[Config]) -> list[Field]:

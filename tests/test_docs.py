@@ -120,7 +120,7 @@ def test_the_configuration_page_is_up_to_date():
         ("data.", data.DataConfig),
         ("train.", training.TrainConfig),
         ("train.groups.", training.ParameterGroup),
-        ("adapter.", models.AdapterConfig),
+        *(("adapter.", each) for each in (models.AdapterConfig, models.PromptConfig)),
         *(("task.", each) for each in training.TASKS.values()),
         *(("model.", each.config) for each in models.ARCHITECTURES.values()),
     ]

@@ -79,8 +79,8 @@ def add_adapter(
 ) -> None:
     """Gives a built model an adapter and freezes everything else.
 
-    At first the model computes what it did before; so it goes on to for any ids of its
-    vocabulary beside a prompt. Its `weights` have the adapter's among them;
+    At first the model computes what it did before; of the ids of its vocabulary a
+    prompt never changes that. Its `weights` have the adapter's among them;
     `trainable_weights` are those alone.
 
     Args:

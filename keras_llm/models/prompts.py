@@ -17,8 +17,8 @@ PROMPTED = ("gemma", "gpt2", "llama", "lstm_lm")
 class PromptConfig(Config):
     """Vectors that are learnt before every conversation, instead of weights.
 
-    They take the places of the first `tokens` tokens of a row, under ids beyond the
-    vocabulary, which no text turns into. They start as rows of the model's own table.
+    They take the places of its first tokens, by ids beyond the vocabulary, which no
+    text turns into. They start as rows of the model's own table.
 
     Source: Lester, Al-Rfou and Constant 2021, https://arxiv.org/abs/2104.08691.
 
@@ -29,7 +29,7 @@ class PromptConfig(Config):
     """
 
     kind: str = "prompt"
-    tokens: int = 20
+    tokens: int = 20  # How many; `data.context` has them in it.
     # The rows that they start as are drawn from the table's first so many; in most
     # vocabularies the commoner tokens come first.
     first_rows: int = 5_000

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_llm import data, models, tokenizers
 from keras_llm.data.encoding import tokenizer_fingerprint
 from keras_llm.layers.walking import sublayers
+from keras_llm.models.adapter_folder import is_adapter_folder
 from keras_llm.models.prompts import refuse_prompt
 from keras_llm.training.config import TokenizerConfig, TrainConfig
 from keras_llm.training.experiment import Experiment
@@ -89,12 +90,8 @@ def prepare_inputs(
         folder.refuse()
     going_on = folder.exists() and resume
     Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
-    needs_base = experiment.adapter is not None and not planned
-    if needs_base and init is None and not going_on:
-        raise ValueError(
-            "An adapter is learnt beside the weights of a model. Received: `adapter` "
-            "in the config, and no model to start from. Give its folder (`--init`)."
-        )
+    if experiment.adapter is not None and not (planned or going_on):
+        _check_base(init)
     if going_on:
         folder.check_run()
         tokenizer = folder.load_tokenizer(tokenizer)
@@ -112,6 +109,21 @@ def prepare_inputs(
         experiment, train_text, valid_text, reading, team
     )
     return Inputs(experiment, folder, going_on, tokenizer, batches, validation, init)
+
+
+def _check_base(init: Any) -> None:
+    """Raises ValueError unless an adapter may be learnt beside it: a model folder."""
+    if init is None:
+        raise ValueError(
+            "An adapter is learnt beside the weights of a model. Received: `adapter` "
+            "in the config, and no model to start from. Give its folder (`--init`)."
+        )
+    if is_adapter_folder(init):
+        raise ValueError(
+            "An adapter is bound to the model folder that it is learnt beside. "
+            f"Received: {init}, the folder of another adapter. Give a model folder; "
+            "of that adapter merged, models.save(models.load(folder), ...) makes one."
+        )
 
 
 def start_from(

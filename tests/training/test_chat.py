@@ -172,6 +172,18 @@ def test_a_run_without_its_base_is_refused(talks, base, tmp_path):
         )
 
 
+def test_an_adapter_beside_an_adapter_is_refused(talks, base, tmp_path):
+    subject = experiment(steps=1)
+    training.train(subject, talks, None, tmp_path / "run", progress=False, init=base)
+    own = tmp_path / "run" / "best"
+    for adapter in (ADAPTER, models.PromptConfig()):
+        with pytest.raises(ValueError, match="the folder of another adapter"):
+            training.train(
+                experiment(adapter), talks, None, tmp_path / "second", init=own
+            )
+    assert not (tmp_path / "second").exists()
+
+
 def test_a_base_that_was_moved_is_named_once(talks, base, tmp_path):
     """And learnt beside from there on, where `best` and `last` point to it."""
     run, here, there = (tmp_path / name for name in ("run", "here", "there"))

@@ -113,9 +113,10 @@ def test_the_card_tells(exported):
     assert f"A prompt of {P} learnt vectors stands before each conversation" in card
 
 
-@pytest.mark.parametrize("options", [{"quantize": "int8"}, {"dtype": "bfloat16"}])
-def test_it_is_proven_in_fewer_bits(options, folders, tmp_path):
-    out = export.from_model_folder(folders[1], tmp_path / "1", **options)
+def test_it_is_proven_in_fewer_bits(folders, tmp_path):
+    out = export.from_model_folder(
+        folders[1], tmp_path / "1", dtype="bfloat16", quantize="int8"
+    )
     assert served_chat(out)["num_tokens"].min() > 0
 
 

@@ -7,6 +7,7 @@ Example: python scripts/generate.py --model=runs/whale/best --prompt='The whale'
 import json
 import os
 import sys
+from typing import Any
 
 from absl import app, flags
 
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         _print_beams(generation.BeamSearch(model, tokenizer), prompts)
         return
     generator = generation.Generator(model, tokenizer, _JIT.value)
-    knobs = {
+    knobs: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "temperature": _TEMPERATURE.value,
         "top_k": _TOP_K.value,

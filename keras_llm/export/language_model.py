@@ -88,7 +88,8 @@ class LanguageModelServable(Servable):
             said = {"roles": rows, "contents": rows}
             optional["chat"] = self.chat, {**said, **asked}
         if self._beams:
-            optional["beam_search"] = self.beam_search, {"prompt": text, **beams}
+            beams |= {"prompt": text, **adapter}
+            optional["beam_search"] = self.beam_search, beams
         rows = {"token_ids": ids, "lengths": row}
         return {
             **optional,
@@ -116,10 +117,12 @@ class LanguageModelServable(Servable):
         knobs = Parameters(**knobs)
         return self.text_model.chat(roles, contents, knobs, stop, adapter)
 
-    def beam_search(self, prompt, num_beams, max_new_tokens, length_penalty):
+    def beam_search(
+        self, prompt, num_beams, max_new_tokens, length_penalty, adapter=None
+    ):
         """Returns all beams of each prompt, the best first."""
         return self._beams.search_texts(
-            prompt, num_beams, max_new_tokens, length_penalty
+            prompt, num_beams, max_new_tokens, length_penalty, adapter
         )
 
     def score(self, prompt, completion, adapter=None):
@@ -193,6 +196,7 @@ class LanguageModelServable(Servable):
         if self._beams:
             inputs = {"prompt": prompt, "max_new_tokens": knobs["max_new_tokens"]}
             inputs |= {"num_beams": tf.constant([2]), "length_penalty": tf.ones(1)}
+            inputs |= adapter
             optional = [("beam_search", inputs)]
         if self._chats:
             said = {"roles": tf.constant([["user"]]), "contents": tf.constant([["a"]])}
@@ -239,7 +243,7 @@ class LanguageModelServable(Servable):
             widths = [1 + i % 3 for i in range(len(prompts))]
             beams = {"num_beams": widths, "length_penalty": [0.6] * len(prompts)}
             rooms = {"max_new_tokens": columns["max_new_tokens"]}
-            yield "beam_search", {"prompt": prompts, **beams, **rooms}
+            yield "beam_search", {"prompt": prompts, **beams, **rooms, **adapter}
         start = {**self._ids([""]), "capacity": [min(4, self.text_model.limit)]}
         yield "prefill", start
         state = answer("prefill", start)

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_llm.generation import beams
 from keras_llm.generation import parameters as parameters_lib
+from keras_llm.generation.adapter_names import AdapterNames
 from keras_llm.generation.generator import readable_errors
 from keras_llm.generation.sequence_to_sequence import make_prompt_model
 from keras_llm.tokenizers import repair_utf8
@@ -34,6 +36,23 @@ class Beam:
     finish_reason: str
 
 
+class _AdaptedDecoder(NamedTuple):
+    """A decoder whose rows take their adapters: B prompts first, then B W beams."""
+
+    decoder: Any
+    adapters: AdapterNames
+    rows_B: tf.Tensor
+    rows_BW: tf.Tensor
+
+    def prefill(self, token_ids, lengths, capacity):
+        with self.adapters.using(self.rows_B):
+            return self.decoder.prefill(token_ids, lengths, capacity)
+
+    def step(self, token_ids, state):
+        with self.adapters.using(self.rows_BW):
+            return self.decoder.step(token_ids, state)
+
+
 class BeamSearch:
     """Finds likely continuations of prompts with W beams each.
 
@@ -57,13 +76,14 @@ class BeamSearch:
         self.text_model = make_prompt_model(model, tokenizer)
         row = tf.TensorSpec([None], tf.int32)
         self._run = tf.function(
-            self.search_ids,
+            self._search_ids,
             input_signature=[
                 tf.TensorSpec([None, None], tf.int32),
                 row,
                 row,
                 row,
                 tf.TensorSpec([None], tf.float32),
+                tf.TensorSpec([None], tf.string),
             ],
             autograph=False,
         )
@@ -74,6 +94,7 @@ class BeamSearch:
         num_beams: int = 4,
         max_new_tokens: int | None = None,
         length_penalty: float = 0.6,
+        adapter: str | None = None,
     ) -> list[Beam]:
         """Returns all beams of one prompt, the best first.
 
@@ -83,12 +104,15 @@ class BeamSearch:
             max_new_tokens: At least 1 and within the positions that are left; None
                 for 64 or all of those.
             length_penalty: From 0, which prefers short texts, to 2.
+            adapter: Of a model with several (`models.add_adapters`), the name of the
+                one to take; "" or None for none.
 
         Raises:
-            ValueError: A value is out of range.
+            ValueError: A value is out of range, or an adapter unknown.
         """
-        rows = self.search_all([prompt], num_beams, max_new_tokens, length_penalty)
-        return rows[0]
+        return self.search_all(
+            [prompt], num_beams, max_new_tokens, length_penalty, adapter
+        )[0]
 
     def search_all(
         self,
@@ -96,6 +120,7 @@ class BeamSearch:
         num_beams: int | Sequence[int] = 4,
         max_new_tokens: int | Sequence[int] | None = None,
         length_penalty: float | Sequence[float] = 0.6,
+        adapter: str | Sequence[str] | None = None,
     ) -> list[list[Beam]]:
         """Returns all beams of every prompt, as `search` does for one.
 
@@ -104,9 +129,10 @@ class BeamSearch:
             num_beams: As in `search`, one for all or one per prompt.
             max_new_tokens: As in `search`, one for all or one per prompt.
             length_penalty: As in `search`, one for all or one per prompt.
+            adapter: As in `search`, one for all or one per prompt.
 
         Raises:
-            ValueError: A value is out of range.
+            ValueError: A value is out of range, or an adapter unknown.
         """
         count = len(prompts)
         with readable_errors():
@@ -121,13 +147,16 @@ class BeamSearch:
                 tf.broadcast_to(tf.constant(num_beams, tf.int32), [count]),
                 tf.broadcast_to(tf.constant(max_new_tokens, tf.int32), [count]),
                 tf.broadcast_to(tf.constant(length_penalty, tf.float32), [count]),
+                self.text_model.adapters.column(adapter, count),
             )
         return [
             self._beams({name: value[i] for name, value in result.items()})
             for i in range(count)
         ]
 
-    def search_texts(self, prompt, num_beams, max_new_tokens, length_penalty):
+    def search_texts(
+        self, prompt, num_beams, max_new_tokens, length_penalty, adapter=None
+    ):
         """Continues prompts in graph, from strings to strings.
 
         Args:
@@ -135,21 +164,31 @@ class BeamSearch:
             num_beams: As in `search_ids`, and so the others.
             max_new_tokens: Int32 [B].
             length_penalty: Float32 [B].
+            adapter: String [B], the name of each row's adapter, "" for none; None
+                where the model has none.
 
         Returns:
             As `search_ids`, and `texts` string [B, W], valid UTF-8: "" where a row has
             fewer beams.
         """
         token_ids, lengths = self.text_model.encode_prompt(prompt)
-        found = self.search_ids(
-            token_ids, lengths, num_beams, max_new_tokens, length_penalty
+        found = self._search_ids(
+            token_ids, lengths, num_beams, max_new_tokens, length_penalty, adapter
         )
         batch, width, room = tf.unstack(tf.shape(found["token_ids"]))
         flat = tf.reshape(found["token_ids"], [batch * width, room])
         texts = repair_utf8(self._decode(flat))
         return {"texts": tf.reshape(texts, [batch, width]), **found}
 
-    def search_ids(self, token_ids, lengths, num_beams, max_new_tokens, length_penalty):
+    def search_ids(
+        self,
+        token_ids,
+        lengths,
+        num_beams,
+        max_new_tokens,
+        length_penalty,
+        adapter_rows=None,
+    ):
         """Continues prompts given as ids; holds no string op, and can be traced.
 
         Args:
@@ -159,6 +198,8 @@ class BeamSearch:
                 greatest is W.
             max_new_tokens: Int32 [B], each at least 1.
             length_penalty: Float32 [B], each from 0 to 2.
+            adapter_rows: Int32 [B], the number of each row's adapter among those that
+                the model was given, 0 for none; None for none in any row.
 
         Returns:
             Dict of all beams, the best first: `token_ids` int32 [B, W, N], -1 after
@@ -174,7 +215,14 @@ class BeamSearch:
         capacity = self.text_model.capacity(tf.shape(token_ids)[1], room)
         width = tf.reduce_max(tf.concat([[1], request.num_beams], 0))
         token_ids, capacity = self.text_model.bounded(token_ids, capacity, width)
-        decoder = self.text_model.decoder
+        if adapter_rows is None:
+            adapter_rows = tf.zeros_like(lengths)
+        decoder = _AdaptedDecoder(
+            self.text_model.decoder,
+            self.text_model.adapters,
+            adapter_rows,
+            tf.repeat(adapter_rows, width),
+        )
         state = beams.search(decoder, token_ids, lengths, request, room, capacity)
         there = state.done_scores > beams.IMPOSSIBLE / 2
         done_ids = tf.where(there[:, :, None], state.done_ids, -1)
@@ -186,6 +234,11 @@ class BeamSearch:
             "log_probs": tf.where(there, state.done_log_probs, beams.IMPOSSIBLE),
             "num_tokens": num_tokens,
         }
+
+    def _search_ids(self, token_ids, lengths, num, new_tokens, penalty, adapter):
+        """Returns what `search_ids` does, of adapters by their names."""
+        rows = self.text_model.adapters.rows(adapter, lengths)
+        return self.search_ids(token_ids, lengths, num, new_tokens, penalty, rows)
 
     def _request(self, lengths, num_beams, max_new_tokens, length_penalty):
         """Returns the knobs, unreadable until they have passed their checks."""

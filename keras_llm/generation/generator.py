@@ -50,7 +50,7 @@ class Generator:
         text = tf.TensorSpec([None], tf.string)
         rows = {n: tf.TensorSpec([None], d) for n, d in parameters_lib.DTYPES.items()}
         knobs = parameters_lib.Parameters(**rows)
-        request = [text, knobs, tf.TensorSpec([None, None], tf.string)]
+        request = [text, knobs, tf.TensorSpec([None, None], tf.string), text]
         self._generate = tf.function(
             self.text_model.generate, input_signature=request, autograph=False
         )
@@ -58,16 +58,21 @@ class Generator:
             self._begin_ids, input_signature=request, autograph=False
         )
         self._score = tf.function(
-            self.text_model.score, input_signature=[text, text], autograph=False
+            self.text_model.score, input_signature=[text] * 3, autograph=False
         )
 
-    def generate(self, prompts: Sequence[str | bytes], stop=(), **parameters):
+    def generate(
+        self, prompts: Sequence[str | bytes], stop=(), adapter=None, **parameters
+    ):
         """Continues every prompt; a row's result does not depend on the others.
 
         Args:
             prompts: The texts to continue.
             stop: Strings before which the text ends, for every row; or one
                 sequence of strings per prompt.
+            adapter: Of a model with several (`models.add_adapters`), the name of the
+                one that a prompt takes: one for all, or one per prompt; "" or None
+                for none.
             **parameters: Fields of `generation.Parameters`: one value for all rows,
                 or one per row.
 
@@ -75,11 +80,11 @@ class Generator:
             A list of `Generation`, one per prompt.
 
         Raises:
-            ValueError: A parameter is unknown or out of range, or a prompt is too
-                long.
+            ValueError: A parameter or an adapter is unknown, a value out of range, or
+                a prompt too long.
         """
         check_texts("prompts", prompts)
-        request = self._request(prompts, stop, parameters)
+        request = self._request(prompts, stop, adapter, parameters)
         with readable_errors():
             return _generations(self._generate(*request))
 
@@ -90,8 +95,8 @@ class Generator:
             conversations: Lists of messages {"role": ..., "content": ...}: one of the
                 "system" first, if any, then "user" and "assistant" in turn, the user
                 last.
-            **parameters: `stop` and fields of `generation.Parameters`, as in
-                `generate`.
+            **parameters: `stop`, `adapter` and fields of `generation.Parameters`, as
+                in `generate`.
 
         Returns:
             A list of `Generation`, one per conversation.
@@ -103,7 +108,8 @@ class Generator:
         ChatEncoder(self.text_model.tokenizer)
         for conversation in conversations:
             check_messages(conversation)
-        stop = parameters.pop("stop", ())
+        stop, adapter = parameters.pop("stop", ()), parameters.pop("adapter", None)
+        names = self.text_model.adapters.column(adapter, len(conversations))
         roles, contents = (
             _filled_up([[message[name] for message in row] for row in conversations])
             for name in ("role", "content")
@@ -111,14 +117,24 @@ class Generator:
         knobs = parameters_lib.make(len(conversations), **parameters)
         stops = stop_rows(stop, len(conversations))
         with readable_errors():
-            return _generations(self._chat(roles, contents, knobs, stops))
+            return _generations(self._chat(roles, contents, knobs, stops, names))
 
     @functools.cached_property
     def _chat(self):
         return tf.function(self.text_model.chat, autograph=False, reduce_retracing=True)
 
-    def score(self, prompts: Sequence[str | bytes], completions: Sequence[str | bytes]):
+    def score(
+        self,
+        prompts: Sequence[str | bytes],
+        completions: Sequence[str | bytes],
+        adapter: str | Sequence[str] | None = None,
+    ):
         """Returns log probability, tokens and bits per byte of each completion.
+
+        Args:
+            prompts: What stands before.
+            completions: One per prompt.
+            adapter: As in `generate`.
 
         Returns:
             Dict of NumPy arrays [B]: `log_prob`, `num_tokens`, `bits_per_byte`.
@@ -129,10 +145,17 @@ class Generator:
             result = self._score(
                 tf.constant(list(prompts), tf.string, [len(prompts)]),
                 tf.constant(list(completions), tf.string, [len(completions)]),
+                self.text_model.adapters.column(adapter, len(prompts)),
             )
         return {name: value.numpy() for name, value in result.items()}
 
-    def stream(self, prompt: str | bytes, stop: Sequence[str] = (), **parameters):
+    def stream(
+        self,
+        prompt: str | bytes,
+        stop: Sequence[str] = (),
+        adapter: str | None = None,
+        **parameters,
+    ):
         """Yields pieces of the continuation as they are generated.
 
         Joined, they are the text that `generate` returns. A piece is held back
@@ -141,6 +164,7 @@ class Generator:
         Args:
             prompt: The text to continue.
             stop: Strings before which the text ends.
+            adapter: As in `generate`.
             **parameters: Fields of `generation.Parameters`, one value each.
 
         Raises:
@@ -149,27 +173,28 @@ class Generator:
         check_texts("prompt", [prompt])
         check_texts("stop", stop)
         with readable_errors():
-            state, knobs = self._begin(*self._request([prompt], stop, parameters))
+            begun = self._begin(*self._request([prompt], stop, adapter, parameters))
         return _hold_back(
-            self._token_pieces(state, knobs), [tf.compat.as_bytes(s) for s in stop if s]
+            self._token_pieces(*begun), [tf.compat.as_bytes(s) for s in stop if s]
         )
 
-    def _request(self, prompts, stop, parameters):
-        """Returns prompts, knobs and stop strings as tensors."""
+    def _request(self, prompts, stop, adapter, parameters):
+        """Returns prompts, knobs, stop strings and adapters' names as tensors."""
         prompt = tf.constant(list(prompts), tf.string, [len(prompts)])
         knobs = parameters_lib.make(len(prompts), **parameters)
         if knobs.max_new_tokens is None:
             _, lengths = self.text_model.encode_prompt(prompt)
             knobs = parameters_lib.with_room(knobs, self.text_model.room(lengths))
-        return prompt, knobs, stop_rows(stop, len(prompts))
+        names = self.text_model.adapters.column(adapter, len(prompts))
+        return prompt, knobs, stop_rows(stop, len(prompts)), names
 
-    def _token_pieces(self, state, knobs) -> Iterator[bytes]:
+    def _token_pieces(self, state, knobs, rows) -> Iterator[bytes]:
         words = self.text_model.tokenizer.token_bytes
         for i in range(int(knobs.max_new_tokens[0])):
             yield words[int(state.token_ids[0, i])]
             if int(state.finish[0]) != loop.RUNNING:
                 return
-            state = self._advance(state, knobs)
+            state = self._advance(state, knobs, rows)
 
     @functools.cached_property
     def _advance(self):
@@ -178,21 +203,24 @@ class Generator:
         specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), begun)
         return tf.function(self._advance_ids, input_signature=specs, autograph=False)
 
-    def _begin_ids(self, prompt, knobs, stop):
+    def _begin_ids(self, prompt, knobs, stop, adapter):
         token_ids, lengths = self.text_model.encode_prompt(prompt)
         knobs = self.text_model.check(knobs, lengths)
         stopping.parse(stop)  # For its checks: the strings are looked for in Python.
         room = tf.maximum(knobs.max_new_tokens[0], 1)
         capacity = self.text_model.capacity(lengths[0], room)
         request = self.text_model.request(knobs)
-        state = loop.begin(
-            self.text_model.decoder, token_ids, lengths, request, room, capacity
-        )
-        return state, knobs
+        rows = self.text_model.adapters.rows(adapter, lengths)
+        with self.text_model.adapters.using(rows):
+            state = loop.begin(
+                self.text_model.decoder, token_ids, lengths, request, room, capacity
+            )
+        return state, knobs, rows
 
-    def _advance_ids(self, state, knobs):
+    def _advance_ids(self, state, knobs, rows):
         request = self.text_model.request(knobs)
-        return loop.advance(self.text_model.decoder, state, request)
+        with self.text_model.adapters.using(rows):
+            return loop.advance(self.text_model.decoder, state, request)
 
 
 def _generations(result):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm import export, generation, models
+from keras_llm import export, generation, models, tokenizers
 from keras_llm.generation import parameters as parameters_lib
 from tests.chat_tokenizer import chat_tokenizer
 
@@ -54,6 +54,14 @@ def exported(folders, tmp_path_factory):
     out = tmp_path_factory.mktemp("served") / "1"
     own = {name: folders[name] for name in KINDS}
     return export.from_model_folder(folders[""], out, adapters=own)
+
+
+@pytest.fixture(scope="module")
+def several(folders):
+    """Returns a model in memory that holds both."""
+    model = models.load(folders[""])
+    models.add_adapters(model, {name: folders[name] for name in KINDS}, folders[""])
+    return model
 
 
 def knobs(names):
@@ -108,6 +116,103 @@ def test_scores_are_those_of_the_merged_models(merged, exported):
     ]
     np.testing.assert_allclose(found["log_prob"], alone, rtol=1e-4)
     assert len(set(np.round(alone, 2))) == 3
+
+
+def test_in_memory_each_row_takes_its_own(merged, several):
+    """By every way of a `Generator`, as by the merged model of each alone."""
+    generator = generation.Generator(several, chat_tokenizer())
+    order = ["long", "", "plain"]
+    talk = [{"role": "user", "content": "The sea"}]
+    rows = [
+        generator.generate(["The sea"] * 3, adapter=order, max_new_tokens=8),
+        generator.chat([talk] * 3, adapter=order, max_new_tokens=8),
+    ]
+    scores = generator.score(["The"] * 3, [" whale swam"] * 3, adapter=order)
+    for i, name in enumerate(order):
+        alone = merged[name]
+        expected = [
+            alone.generate(["The sea"], max_new_tokens=8)[0],
+            alone.chat([talk], max_new_tokens=8)[0],
+        ]
+        assert [row[i].token_ids for row in rows] == [e.token_ids for e in expected]
+        pieces = generator.stream("The sea", adapter=name, max_new_tokens=8)
+        assert "".join(pieces) == expected[0].text
+        score = alone.score(["The"], [" whale swam"])["log_prob"][0]
+        np.testing.assert_allclose(scores["log_prob"][i], score, rtol=1e-4)
+    assert len({tuple(row.token_ids) for row in rows[0]}) == 3
+    one = generator.generate(["The sea"] * 2, adapter="plain", max_new_tokens=8)
+    assert {row.text for row in one} == {rows[0][2].text}
+
+
+def test_beams_take_their_rows_adapter(merged, several):
+    """Each row has as many beams as it asked for, all by its own adapter."""
+    search = generation.BeamSearch(several, chat_tokenizer())
+    order, widths = ["long", "", "plain"], [2, 3, 2]
+    found = search.search_all(["The sea"] * 3, widths, 6, adapter=order)
+    for beams, width, name in zip(found, widths, order, strict=True):
+        plain = generation.BeamSearch(merged[name].text_model.model, chat_tokenizer())
+        alone = plain.search("The sea", width, 6)
+        assert [beam.token_ids for beam in beams] == [b.token_ids for b in alone]
+        np.testing.assert_allclose(
+            [beam.score for beam in beams], [b.score for b in alone], rtol=1e-4
+        )
+    assert len({beams[0].token_ids[0] for beams in found}) > 1
+
+
+def test_beams_of_an_export_take_their_rows_adapter(tmp_path):
+    """Of an encoder-decoder, whose source is read once for all of a row's beams."""
+    config = models.T5Config(
+        vocab_size=257,
+        width=16,
+        num_layers=1,
+        num_heads=2,
+        head_size=8,
+        feed_forward_width=20,
+        max_positions=48,
+    )
+    tokenizer = tokenizers.ByteTokenizer()
+    keras.utils.set_random_seed(3)
+    models.save(models.build(config), tmp_path / "base", tokenizer)
+    model = models.load(tmp_path / "base")
+    models.add_adapter(model, models.AdapterConfig(rank=2, targets="block"), 0)
+    rng = np.random.default_rng(0)
+    for weight in models.adapter_weights(model):
+        weight.assign(rng.normal(0, 0.6, weight.shape).astype("float32"))
+    models.save_adapter(model, tmp_path / "own", tmp_path / "base")
+    out = export.from_model_folder(
+        tmp_path / "base", tmp_path / "1", adapters={"own": tmp_path / "own"}
+    )
+    found = tf.saved_model.load(out).signatures["beam_search"](
+        prompt=tf.constant(["sea", "sea"]),
+        num_beams=tf.constant([3, 3]),
+        max_new_tokens=tf.constant([5, 5]),
+        length_penalty=tf.constant([0.6, 0.6]),
+        adapter=tf.constant(["own", ""]),
+    )
+    best = []
+    for i, name in enumerate(["own", "base"]):
+        plain = generation.BeamSearch(models.load(tmp_path / name), tokenizer)
+        alone = plain.search("sea", 3, 5)
+        np.testing.assert_allclose(
+            found["scores"][i], [beam.score for beam in alone], rtol=1e-4
+        )
+        assert found["texts"][i, 0].numpy().decode() == alone[0].text
+        best.append(alone[0].score)
+    assert best[0] != pytest.approx(best[1], rel=1e-2)
+
+
+def test_in_memory_unknown_names_are_refused_in_the_same_words(merged, several):
+    generator = generation.Generator(several, chat_tokenizer())
+    search = generation.BeamSearch(several, chat_tokenizer())
+    known = "must be one of plain, long, or empty for none. Received: whale"
+    with pytest.raises(ValueError, match=known):
+        generator.generate(["a"], adapter="whale")
+    with pytest.raises(ValueError, match=known):
+        search.search("a", adapter="whale")
+    with pytest.raises(ValueError, match="must be empty: the model was given none"):
+        merged[""].generate(["a"], adapter="plain")
+    with pytest.raises(ValueError, match="one name, or one for each prompt"):
+        generator.generate(["a", "b"], adapter=["plain"])
 
 
 def test_without_a_choice_it_is_the_base(merged, exported):

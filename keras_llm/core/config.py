@@ -102,7 +102,8 @@ def override(config: Config, changes: Mapping[str, str]) -> Any:
         config: The config to start from; it is not changed.
         changes: Dotted field names to values as typed on a command line.
             Booleans are `true`/`false`, tuples are comma-separated, and `none`
-            is None where the field allows it.
+            is None where the field allows it. A field inside a config that is None
+            starts from that config's defaults.
 
     Raises:
         ValueError: An unknown field (the nearest name is suggested), or a value
@@ -127,7 +128,7 @@ def override(config: Config, changes: Mapping[str, str]) -> Any:
             raise ValueError(_unknown_field(type(config), name, names))
         if not rest:
             own[name] = _parse(text, hints[name], f"{type(config).__name__}.{name}")
-        elif isinstance(getattr(config, name), Config):
+        elif isinstance(_current(config, name, hints[name]), Config):
             nested.setdefault(name, {})[rest] = text
         else:
             raise ValueError(
@@ -135,8 +136,19 @@ def override(config: Config, changes: Mapping[str, str]) -> Any:
                 f"{getattr(config, name)!r}. Set `{name}` itself."
             )
     for name, inner in nested.items():
-        own[name] = override(getattr(config, name), inner)
+        own[name] = override(_current(config, name, hints[name]), inner)
     return dataclasses.replace(config, **own)
+
+
+def _current(config: Config, name: str, hint: Any) -> Any:
+    """Returns a field's value; of one that is None the defaults, if it has them all."""
+    value = getattr(config, name)
+    for choice in _alternatives(hint) if value is None else ():
+        if isinstance(choice, type) and issubclass(choice, Config):
+            fields = dataclasses.fields(choice)
+            if all(field.default is not dataclasses.MISSING for field in fields):
+                return choice()
+    return value
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -29,6 +29,7 @@ from keras_llm.models.adapters import (
     add_adapter,
     has_adapter,
     target_projections,
+    whole_weights,
 )
 from keras_llm.models.prompts import PromptConfig
 from keras_llm.ops import low_rank
@@ -40,12 +41,26 @@ CARD = "README.md"
 Path = str | os.PathLike[str]
 
 
+class Saved(NamedTuple):
+    """What an adapter folder holds for a model.
+
+    Attributes:
+        parts: Each projection by path, with its part of the adapter.
+        whole: Each weight that is learnt whole, with its values, by path.
+    """
+
+    parts: dict[str, tuple[Any, Part]]
+    whole: dict[str, tuple[Any, np.ndarray]]
+
+
 def save_adapter(model: keras.Model, folder: Path, base: Path) -> None:
     """Writes a model's adapter: whole, or not at all.
 
     The folder holds `adapter.json`, `adapter.safetensors` and a card; not the weights
     of the base, which it names by path and SHA-256. `models.load` reads it as it reads
-    a model folder, and gives the merged model, or the base with its prompt.
+    a model folder, and gives the merged model, or the base with its prompt. Where
+    weights are learnt whole, such as a head that the base lacks, they are in it, with
+    the config of the model.
 
     Args:
         model: A model with an adapter.
@@ -64,18 +79,23 @@ def save_adapter(model: keras.Model, folder: Path, base: Path) -> None:
         )
     weights = {weight.path: weight for weight in adapter_weights(model)}
     shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    described = {
+        "adapter": model.adapter.to_dict(),
+        "base": os.path.abspath(base),
+        "base_sha256": weights_sha256(base),
+        "keras_llm_version": keras_llm.__version__,
+    }
+    if whole := [weight.path for weight in whole_weights(model)]:
+        config = model.config
+        described |= {
+            "learnt_whole": whole,
+            "architecture": config.architecture,
+            "config": config.to_dict(),
+        }
     with new_folder(folder, 4 * sum(map(math.prod, shapes.values()))) as temporary:
         values = ((p, keras.ops.convert_to_numpy(w)) for p, w in weights.items())
         write_tensors(temporary / _WEIGHTS, shapes, values)
-        write_json(
-            temporary / _CONFIG,
-            {
-                "adapter": model.adapter.to_dict(),
-                "base": os.path.abspath(base),
-                "base_sha256": weights_sha256(base),
-                "keras_llm_version": keras_llm.__version__,
-            },
-        )
+        write_json(temporary / _CONFIG, described)
         (temporary / CARD).write_text(_card(model, base), encoding="utf-8")
         write_manifest(temporary)
 
@@ -114,12 +134,15 @@ def load_adapter(model: keras.Model, folder: Path, base: Path) -> None:
     """Gives a model a saved adapter, to use or to go on training it.
 
     Args:
-        model: The base, from `models.load(base)`.
+        model: The base, from `models.load(base)`; of an adapter with weights that it
+            learnt whole, `models.build(models.load_config(folder))` after
+            `models.transfer_weights` from that base.
         folder: Written by `save_adapter`.
         base: The model folder that `model` is from.
 
     Raises:
-        ValueError: `base` is another model than the one that was adapted.
+        ValueError: `base` is another model than the one that was adapted, or `model`
+            lacks a weight that was learnt whole.
         core.CorruptFolderError: A file differs from the manifest, or the weights do
             not fit the adapter's config.
     """
@@ -131,9 +154,11 @@ def load_adapter(model: keras.Model, folder: Path, base: Path) -> None:
         add_adapter(model, config)
         prompts.prompted_table(model).prompt.vectors.assign(vectors)
         return
-    parts = saved_parts(model, folder)  # First: what does not fit changes nothing.
-    add_adapter(model, config)
-    for linear, part in parts.values():
+    saved = read_saved(model, folder)  # First: what does not fit changes nothing.
+    add_adapter(model, config, learnt_whole=saved.whole)
+    for weight, value in saved.whole.values():
+        weight.assign(value)
+    for linear, part in saved.parts.values():
         linear.adapter.down.assign(part.down)
         linear.adapter.up.assign(part.up)
         if part.magnitude is not None:
@@ -146,12 +171,12 @@ def saved_config(folder: Path) -> AdapterConfig | PromptConfig:
 
 
 def apply_folder(model: keras.Model, folder: Path) -> None:
-    """Changes a base's kernels by a saved adapter, or gives it the saved prompt.
+    """Changes a base's weights by a saved adapter, or gives it the saved prompt.
 
     The former leaves a plain model.
 
     Args:
-        model: The base, without an adapter.
+        model: As in `load_adapter`, without an adapter.
         folder: Written by `save_adapter`, of that base.
 
     Raises:
@@ -161,16 +186,34 @@ def apply_folder(model: keras.Model, folder: Path) -> None:
     if isinstance(config, PromptConfig):
         prompts.start_prompt(model, config, _saved_vectors(model, folder, config))
         return
-    for linear, part in saved_parts(model, folder).values():
+    saved = read_saved(model, folder)
+    for weight, value in saved.whole.values():
+        weight.assign(value)
+    for linear, part in saved.parts.values():
         kernel = keras.ops.cast(linear.kernel, "float32")
         linear.kernel.assign(low_rank.merged_kernel(kernel, *part))
 
 
-def saved_parts(model: keras.Model, folder: Path) -> dict[str, tuple[Any, Part]]:
-    """Returns each projection by path, with its part of a saved adapter that fits.
+def own_config(folder: Path) -> dict[str, Any] | None:
+    """Returns `architecture` and `config` of an adapter whose model is not its base's.
+
+    So it is where a head is learnt that the base lacks; None for others.
+    """
+    described = _description(folder)
+    return described if learnt_whole(folder) else None
+
+
+def learnt_whole(folder: Path) -> list[str]:
+    """Returns the paths of the weights that a saved adapter learnt whole."""
+    return _description(folder).get("learnt_whole", [])
+
+
+def read_saved(model: keras.Model, folder: Path) -> Saved:
+    """Returns what a saved adapter holds for a model that it fits.
 
     Raises:
-        ValueError: The adapter is a prompt, which changes no projection.
+        ValueError: The adapter is a prompt, which changes no projection, or learnt
+            weights whole that the model lacks.
         core.CorruptFolderError: The weights do not fit the adapter's config.
     """
     config = saved_config(folder)
@@ -180,8 +223,17 @@ def saved_parts(model: keras.Model, folder: Path) -> dict[str, tuple[Any, Part]]
             f"{folder}, a learnt prompt, which is ids in front of a conversation. "
             "Export it alone, as the model."
         )
+    weights = {weight.path: weight for weight in model.weights}
+    whole = learnt_whole(folder)
+    if missing := [path for path in whole if path not in weights]:
+        raise ValueError(
+            "An adapter that learnt weights whole is given to a model that has them. "
+            f"Received: {folder}, with {', '.join(missing)[:200]}, which the model "
+            "lacks. Build it by models.build(models.load_config(folder)), and fill it "
+            "from the base by models.transfer_weights."
+        )
     targets = target_projections(model, config.targets)
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes = {path: tuple(weights[path].shape) for path in whole}
     for path, linear in targets.items():
         in_dim, out_dim = linear.kernel.shape
         shapes[f"{path}/adapter/down"] = (in_dim, config.rank)
@@ -189,7 +241,7 @@ def saved_parts(model: keras.Model, folder: Path) -> dict[str, tuple[Any, Part]]
         if config.kind == "dora":
             shapes[f"{path}/adapter/magnitude"] = (out_dim,)
     values = _read(folder, shapes)
-    return {
+    parts = {
         path: (
             linear,
             Part(
@@ -201,6 +253,7 @@ def saved_parts(model: keras.Model, folder: Path) -> dict[str, tuple[Any, Part]]
         )
         for path, linear in targets.items()
     }
+    return Saved(parts, {path: (weights[path], values[path]) for path in whole})
 
 
 def _saved_vectors(model, folder, config):

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -75,7 +75,10 @@ def adapter_config(values: Mapping[str, Any]) -> AdapterConfig | PromptConfig:
 
 
 def add_adapter(
-    model: keras.Model, config: AdapterConfig | PromptConfig, seed: int | None = None
+    model: keras.Model,
+    config: AdapterConfig | PromptConfig,
+    seed: int | None = None,
+    learnt_whole: Collection[str] = (),
 ) -> None:
     """Gives a built model an adapter and freezes everything else.
 
@@ -88,10 +91,13 @@ def add_adapter(
         config: Its kind, sizes and targets.
         seed: Of what starts at random, and of the dropout; None takes another each
             time.
+        learnt_whole: Paths of weights that are not frozen, such as a fresh head's:
+            they are learnt as they are and belong to the adapter.
 
     Raises:
-        ValueError: `targets` matches no projection, the model has an adapter, or a
-            prompt is nothing for its architecture.
+        ValueError: `targets` matches no projection, `learnt_whole` names no weight of
+            the model, the model has an adapter, or a prompt is nothing for its
+            architecture.
 
     >>> from keras_llm import models
     >>> config = models.GPT2Config(vocab_size=11, width=8, num_layers=1, num_heads=2)
@@ -112,7 +118,12 @@ def add_adapter(
         prompts.start_prompt(model, config, vectors)
         return
     targets = target_projections(model, config.targets)
-    _freeze(model)
+    if unknown := set(learnt_whole) - {weight.path for weight in model.weights}:
+        raise ValueError(
+            "`learnt_whole` names weights of the model by their paths. Received: "
+            f"{', '.join(sorted(unknown))}, which it has not."
+        )
+    _freeze(model, learnt_whole)
     for number, (path, linear) in enumerate(targets.items()):
         linear.adapter.start(
             linear.kernel,
@@ -123,12 +134,12 @@ def add_adapter(
             None if seed is None else seed + number,
             path,
         )
-    model.adapter = config
+    model.adapter, model.learnt_whole = config, frozenset(learnt_whole)
 
 
-def _freeze(model):
+def _freeze(model, but=()):
     for weight in model.trainable_weights:
-        weight.trainable = False
+        weight.trainable = weight.path in but
 
 
 def has_adapter(model: keras.Model) -> bool:
@@ -137,19 +148,32 @@ def has_adapter(model: keras.Model) -> bool:
 
 
 def adapter_weights(model: keras.Model) -> list[Any]:
-    """Returns the weights of a model's adapter; none without one."""
-    found: list[Any] = []
-    for layer in sublayers(model):
-        if isinstance(layer, Linear):
-            found += layer.adapter.weights
-        elif isinstance(layer, TokenEmbedding):
-            found += layer.prompt.weights
-    return found
+    """Returns the weights of a model's adapter, those that it learns whole among them.
+
+    None without an adapter.
+    """
+    tables = (layer for layer in sublayers(model) if isinstance(layer, TokenEmbedding))
+    prompt = [weight for table in tables for weight in table.prompt.weights]
+    return _low_rank_weights(model) + prompt + whole_weights(model)
+
+
+def whole_weights(model: keras.Model) -> list[Any]:
+    """Returns the weights that a model's adapter learns whole, such as a head's."""
+    paths = getattr(model, "learnt_whole", ())
+    return [weight for weight in model.weights if weight.path in paths]
+
+
+def _low_rank_weights(model):
+    return [
+        weight
+        for linear in projections(model).values()
+        for weight in linear.adapter.weights
+    ]
 
 
 def merged_values(model: keras.Model) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (path, values) of the model that does the same without an adapter."""
-    own = {id(weight) for weight in adapter_weights(model)}
+    own = {id(weight) for weight in _low_rank_weights(model)}
     kernels = {id(linear.kernel): linear for linear in projections(model).values()}
     for weight in model.weights:
         if id(weight) in own:

@@ -28,6 +28,7 @@ from keras_llm.models.architectures import (
     count_parameters,
     skeleton,
 )
+from keras_llm.models.transfer import transfer_weights
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -119,6 +120,8 @@ def load_config(folder: Path) -> Any:
     """
     path = _model_folder(folder) / _CONFIG
     values = read_json(path)
+    if adapter_folder.is_adapter_folder(folder):
+        values = adapter_folder.own_config(folder) or values
     if not isinstance(values, dict) or not {"architecture", "config"} <= set(values):
         raise ValueError(
             "A model's config.json holds `architecture` and `config`. "
@@ -144,6 +147,10 @@ def load(folder: Path, dtype: Any = None) -> keras.Model:
     """
     if adapter_folder.is_adapter_folder(folder):
         model = load(adapter_folder.base_folder(folder), dtype)
+        if adapter_folder.own_config(folder):
+            whole = build(load_config(folder), dtype)
+            transfer_weights(model, whole)
+            model = whole
         adapter_folder.apply_folder(model, folder)
         return model
     model = build(_checked_config(folder), dtype)

@@ -7,7 +7,13 @@ import keras
 
 from keras_llm.core import check_manifest
 from keras_llm.layers.adapter_bank import AdapterBank, RowChoice
-from keras_llm.models.adapter_folder import CARD, Path, check_base, saved_parts
+from keras_llm.models.adapter_folder import (
+    CARD,
+    Path,
+    check_base,
+    learnt_whole,
+    read_saved,
+)
 from keras_llm.models.adapters import has_adapter, projections
 
 
@@ -38,8 +44,8 @@ def add_adapters(model: keras.Model, folders: Mapping[str, Path], base: Path) ->
         base: The model folder that `model` is from.
 
     Raises:
-        ValueError: No adapter, an empty name, an adapter of another base, or a model
-            that has an adapter.
+        ValueError: No adapter, an empty name, an adapter of another base or with
+            weights that it learnt whole, or a model that has an adapter.
         core.CorruptFolderError: As in `load_adapter`.
     """
     if not folders or "" in folders:
@@ -56,7 +62,13 @@ def add_adapters(model: keras.Model, folders: Mapping[str, Path], base: Path) ->
     for folder in folders.values():
         check_manifest(folder, editable=(CARD,))
         check_base(base, folder)
-        found.append(saved_parts(model, folder))
+        if learnt_whole(folder):
+            raise ValueError(
+                "Adapters in one model share its head. Received: "
+                f"{folder}, which has a head of its own. Export it alone "
+                "(`--model`)."
+            )
+        found.append(read_saved(model, folder).parts)
     several = SeveralAdapters(list(folders))
     for path, linear in projections(model).items():
         parts = [own[path][1] if path in own else None for own in found]

@@ -134,13 +134,14 @@ def start_from(
     Args:
         model: The run's.
         folder: A model folder.
-        adapter: Added to the model, whose other weights are frozen; None for none.
+        adapter: Added to the model, whose other weights are frozen, but for those
+            that the folder lacks, as a head over other labels: these are learnt whole,
+            and are the adapter's. None for none.
         seed: Of the adapter.
 
     Raises:
-        ValueError: The folder's trunk is of other sizes; it has a learnt prompt; with
-            an adapter, any weight is not in it, since what is frozen would never be
-            learnt.
+        ValueError: The folder's trunk is of other sizes, or it has a learnt prompt; a
+            prompt is to be learnt, and it lacks a weight.
     """
     source = models.load(folder)
     refuse_prompt(
@@ -152,14 +153,15 @@ def start_from(
     if adapter is None:
         listed = ", ".join(fresh) or "none"
         return f"Started from the weights of {folder}. Fresh: {listed}."
-    if fresh:
+    if fresh and isinstance(adapter, models.PromptConfig):
         raise ValueError(
-            "An adapter is learnt beside a whole model. Received: "
-            f"{folder}, which lacks {', '.join(fresh)[:200]}. Train without `adapter`, "
-            "and keep weights by train.freeze."
+            "A prompt is learnt before a whole model. Received: "
+            f"{folder}, which lacks {', '.join(fresh)[:200]}. Train these weights "
+            "first, or take models.AdapterConfig, beside which they are learnt."
         )
-    models.add_adapter(model, adapter, seed)
-    return f"An adapter of {models.count_parameters(model):,} weights beside {folder}."
+    models.add_adapter(model, adapter, seed, learnt_whole=fresh)
+    note = f"An adapter of {models.count_parameters(model):,} weights beside {folder}."
+    return f"{note} Fresh, and learnt whole: {', '.join(fresh)}." if fresh else note
 
 
 def _tokenizer_of_model(folder: Any, given: Any) -> Any:

@@ -111,3 +111,16 @@ def test_none_is_none_where_text_may_stand_too():
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="no default for: width. Received: dropout."):
         Model.from_dict({"dropout": 0.5})
+
+
+def test_a_field_inside_none_starts_from_the_defaults():
+    """Where there are defaults for all; else the config must be there."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Outer(config.Config):
+        run: Run | None = None
+        wide: Wide | None = None
+
+    assert config.override(Outer(), {"run.steps": "3"}).run == Run(steps=3)
+    with pytest.raises(ValueError, match="Set `wide` itself"):
+        config.override(Outer(), {"wide.jit": "true"})

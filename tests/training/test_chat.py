@@ -228,9 +228,9 @@ def test_a_plan_counts_what_is_learnt(talks, base, tmp_path):
     )
 
 
-def test_an_adapter_beside_a_fresh_head_is_refused(talks, base, tmp_path):
+def test_an_adapter_beside_another_trunk_is_refused(talks, base, tmp_path):
     subject = experiment().replace(model=MODEL.replace(vocab_size=300))
-    with pytest.raises(ValueError, match="must hold every weight|beside a whole model"):
+    with pytest.raises(ValueError, match="must hold every weight"):
         training.train(subject, talks, None, tmp_path / "run", init=base)
     assert not (tmp_path / "run").exists()
 

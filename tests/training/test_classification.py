@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm import data, models, tokenizers, training
+from keras_llm import data, evaluation, models, tokenizers, training
 from keras_llm.training import Classification, Experiment, TrainConfig
 from keras_llm.training.class_scores import class_scores
 from keras_llm.training.replicas import Workers
 from tests.json_lines import write
+from tests.training.conftest import cut_back
 
 GOOD = ("a fine warm film", "I loved the cast", "sweet and well made", "great fun")
 BAD = ("a dull cold film", "I hated the cast", "sour and badly made", "no fun")
@@ -307,3 +308,60 @@ def test_of_an_electra_the_discriminator_is_tuned(files, tmp_path, eagerly):
     assert any(path.startswith("block_0/") for path in kept)
     for path in kept:
         np.testing.assert_allclose(tuned[path], source[path], atol=1e-6)
+
+
+def test_an_adapter_is_learnt_beside_a_fresh_head(files, tmp_path):
+    """The head belongs to it: in checkpoints, in its folder, and when it is loaded."""
+    source = models.build(BERT.replace(head="masked_lm", vocab_size=257, dropout=0.0))
+    models.save(source, tmp_path / "source", tokenizers.ByteTokenizer())
+    config = experiment(BERT, steps=8, eval_every=4, save_every=4).replace(
+        adapter=models.AdapterConfig(rank=2)
+    )
+    whole = train(config, files, tmp_path / "whole", init=tmp_path / "source")
+    head = "pooler/kernel, pooler/bias, head/kernel, head/bias"
+    assert f"Fresh, and learnt whole: {head}." in whole.notes[0]
+    best = tmp_path / "whole" / "best"
+    assert models.load_config(best).labels == ("neg", "pos")
+    tuned = {w.path: w.numpy() for w in models.load(best).weights}
+    base = {w.path: w.numpy() for w in source.weights}
+    learnt = {p for p in tuned if p not in base or (tuned[p] != base[p]).any()}
+    kernels = {"attention/query_key_value", "attention/output"}
+    kernels |= {"feed_forward/inner", "feed_forward/output"}
+    assert learnt == {f"block_0/{k}/kernel" for k in kernels} | set(head.split(", "))
+    found = evaluation.evaluate_labels(
+        models.load(best), models.load_tokenizer(best), files[1], context=32
+    )
+    assert found["accuracy"] == whole.validation.to_dict()["accuracy"]
+    # Cut back and resumed it ends with the same bytes.
+    cut_back(tmp_path / "whole", tmp_path / "again", 4)
+    train(config, files, tmp_path / "again", resume=True)
+    one, other = (
+        tmp_path / run / "last" / "adapter.safetensors" for run in ("whole", "again")
+    )
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_an_adapter_with_a_head_goes_on_in_memory(files, tmp_path):
+    """On a model that has that head; another is refused with what to do."""
+    source = models.build(BERT.replace(head="masked_lm", vocab_size=257))
+    base = tmp_path / "source"
+    models.save(source, base, tokenizers.ByteTokenizer())
+    config = experiment(BERT, steps=2, save_every=0, eval_every=0).replace(
+        adapter=models.AdapterConfig(rank=2)
+    )
+    train(config, files, tmp_path / "run", init=base)
+    last = tmp_path / "run" / "last"
+    with pytest.raises(ValueError, match="learnt weights whole"):
+        models.load_adapter(models.load(base), last, base)
+    with pytest.raises(ValueError, match="share its head"):
+        models.add_adapters(models.load(base), {"a": last}, base)
+    model = models.build(models.load_config(last))
+    models.transfer_weights(models.load(base), model)
+    models.load_adapter(model, last, base)
+    assert {w.path for w in model.trainable_weights} >= {"head/kernel", "pooler/bias"}
+    expected = {w.path: w.numpy() for w in models.load(last).weights}
+    for weight in models.merged(model).weights:
+        np.testing.assert_allclose(weight, expected[weight.path], atol=1e-6)
+    models.save_adapter(model, tmp_path / "copy", base)
+    files = (f / "adapter.safetensors" for f in (last, tmp_path / "copy"))
+    assert next(files).read_bytes() == next(files).read_bytes()

@@ -29,6 +29,9 @@ _CHATML = re.compile(
 # Qwen2.5's, of which the part without tools is ChatML: too long to be spelt again.
 _QWEN2_5 = "cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"
 _QWEN2_5_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+# Qwen3's without tools and with `enable_thinking` false.
+_QWEN3 = "87a2728cb8dc9fe424d624542f6060ec05a1d285ebbec578bb078900e33396b5"
+_THINK, _THOUGHT = "<think>", "</think>"
 # Llama 3's first, which trims contents. Later ones tell the date.
 _LLAMA3 = re.compile(
     r"\{%set loop_messages = messages%\}\{%for message in loop_messages%\}"
@@ -40,12 +43,21 @@ _LLAMA3 = re.compile(
 )
 
 
+_DATES = r"strftime_now|date_string|Today Date"
+_DATED = (
+    " It writes a date into the system's message, as Llama 3.1's and later ones do; "
+    "that is not supported, since an export does not know the day. To chat, give the "
+    "tokenizer a template without one (tokenizer.use_chat, docs/chat.md), and put the "
+    "date into your own system message."
+)
+
+
 def adopt_template(tokenizer: Tokenizer, template: Any, source: Any) -> None:
     """Lets a tokenizer read conversations if a template is one that is known.
 
     Known are ChatML, as SmolLM2 has it, with or without a default system message,
-    Qwen2.5's without tools, and Llama 3's first. Of another one a warning tells that
-    the model will not chat.
+    Qwen2.5's and Qwen3's without tools, the latter without thinking, and Llama 3's
+    first. Of another one a warning tells that the model will not chat.
 
     Args:
         tokenizer: The tokenizer that the template is for.
@@ -58,12 +70,17 @@ def adopt_template(tokenizer: Tokenizer, template: Any, source: Any) -> None:
     if form is None or form.close_ids != (tokenizer.end_id,):
         _log.warning(
             "The chat template of %s is none that is known (ChatML, ended by its "
-            "<|im_end|>; Qwen2.5's; Llama 3's first): the model is imported without "
-            "one, and will not chat.",
+            "<|im_end|>; Qwen2.5's; Qwen3's; Llama 3's first): the model is imported "
+            "without one, and will not chat.%s",
             source,
+            _DATED if _tells_the_date(template) else "",
         )
         return
     tokenizer.use_chat(form)
+
+
+def _tells_the_date(template: Any) -> bool:
+    return isinstance(template, str) and bool(re.search(_DATES, template))
 
 
 def _format(tokenizer: Tokenizer, template: str) -> ChatFormat | None:
@@ -84,6 +101,15 @@ def _format(tokenizer: Tokenizer, template: str) -> ChatFormat | None:
                 after_text="",
                 trims=True,
             )
+        if _sha256(template) == _QWEN3:
+            gap = tuple(tokenizer.encode("\n\n").numpy().tolist())
+            think, thought = (_number(tokenizer, t) for t in (_THINK, _THOUGHT))
+            return ChatFormat(
+                open_ids=numbers("<|im_start|>"),
+                close_ids=numbers("<|im_end|>"),
+                reply_ids=(think, *gap, thought, *gap),
+                thought_end=_THOUGHT,
+            )
         system = _system(template)
         if system is not None:
             return ChatFormat(
@@ -98,10 +124,22 @@ def _format(tokenizer: Tokenizer, template: str) -> ChatFormat | None:
 
 def _system(template: str) -> str | None:
     """Returns the default system message of a ChatML, None of another template."""
-    if hashlib.sha256(template.encode()).hexdigest() == _QWEN2_5:
+    if _sha256(template) == _QWEN2_5:
         return _QWEN2_5_SYSTEM
     found = _CHATML.fullmatch(_tidy(template))
     return None if found is None else found["system"] or ""
+
+
+def _sha256(template: str) -> str:
+    return hashlib.sha256(template.encode()).hexdigest()
+
+
+def _number(tokenizer: Tokenizer, spelling: str) -> int:
+    """Returns the id of a token that is in no text, special or not."""
+    found = [i for i, b in enumerate(tokenizer.token_bytes) if b == spelling.encode()]
+    if len(found) != 1:
+        raise KeyError(spelling)
+    return found[0]
 
 
 def _names(tokenizer):

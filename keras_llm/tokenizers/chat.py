@@ -1,5 +1,6 @@
 """Conversations as token ids: a model's own template, assembled from ids."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class ChatEncoder:
                 ]
             else:
                 texts = [encode(ASSISTANT + form.header_text)]
-            self._opening = np.concatenate([form.open_ids, *texts])
+            self._opening = np.concatenate([form.open_ids, *texts, form.reply_ids])
 
     def prompts(self, roles: Any, contents: Any) -> tf.RaggedTensor:
         """Returns the ids [B, (N)] after which the assistant's next reply is due.
@@ -96,7 +97,10 @@ class ChatEncoder:
         texts = contents.values
         if self.format.trims:
             texts = tf.strings.regex_replace(texts, _ENDS, "")
-        ids, is_reply = self._messages(roles.values, texts)
+        if self.format.thought_end:
+            is_reply = tf.equal(roles.values, ASSISTANT)
+            texts = tf.where(is_reply, self._without_thought(texts), texts)
+        ids, is_reply = self._messages(roles, texts)
         splits = tf.gather(ids.row_splits, tf.cast(roles.row_splits, tf.int64))
         begin = _repeated(self.format.begin_ids, roles.nrows())
         return Conversations(
@@ -106,9 +110,15 @@ class ChatEncoder:
             )
         )
 
-    def _messages(self, roles_K, contents_K):
+    def _without_thought(self, texts_K):
+        r"""Returns texts from behind the last `thought_end` on; \C is any byte."""
+        mark = re.escape(self.format.thought_end)
+        return tf.strings.regex_replace(texts_K, rf"\A\C*{mark}\n*", "")
+
+    def _messages(self, roles, contents_K):
         """Returns ragged ids [K, (N)] and where they are of a reply."""
-        form, count = self.format, tf.size(roles_K)
+        form, roles_K = self.format, roles.values
+        count = tf.size(roles_K)
         is_reply = tf.equal(roles_K, ASSISTANT)
         nothing = tf.zeros_like(contents_K)
         head = tf.fill(tf.shape(roles_K), form.header_text)
@@ -120,6 +130,12 @@ class ChatEncoder:
         else:
             header = [self._encoded(tf.strings.join([roles_K, head, given]))]
         before = tf.concat([_repeated(form.open_ids, count), *header], axis=1)
+        if form.reply_ids:
+            due = tf.cast(is_reply & _is_last(roles), tf.int64)
+            opened = _repeated(form.reply_ids, tf.reduce_sum(due)).values
+            lengths = due * len(form.reply_ids)
+            opened = tf.RaggedTensor.from_row_lengths(opened, lengths, validate=False)
+            before = tf.concat([before, opened], axis=1)
         own = self._encoded(tf.where(is_reply, contents_K, nothing))
         own = tf.concat([own, _repeated(form.close_ids, count)], axis=1)
         after = _repeated(self._after, count)
@@ -143,6 +159,13 @@ class ChatEncoder:
 
     def _encoded(self, texts_K):
         return self.tokenizer.encode(texts_K).with_row_splits_dtype(tf.int64)
+
+
+def _is_last(roles):
+    """Returns bool [K]: which messages are their conversation's last."""
+    ends = roles.row_splits[1:, None]
+    number = tf.range(1, tf.size(roles.values, ends.dtype) + 1)
+    return tf.reduce_any(number[None] == ends, axis=0)
 
 
 def _repeated(ids, count):

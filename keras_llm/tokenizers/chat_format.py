@@ -30,6 +30,12 @@ class ChatFormat(Config):
     after_text: str = "\n"
     trims: bool = False  # Whether white space at the ends of a content goes.
     default_system: str = ""  # Content of the system message where none is given.
+    # Between the header and the content of a conversation's last reply, and where the
+    # next one is due: a model that thinks is told so that it has done so.
+    reply_ids: tuple[int, ...] = ()
+    # Replies given back lose what stands up to the last of these, and line breaks
+    # behind it: what a model has thought is not read again.
+    thought_end: str = ""
 
     def __post_init__(self):
         if not (self.open_ids and self.close_ids):
@@ -37,12 +43,12 @@ class ChatFormat(Config):
                 "`open_ids` and `close_ids` must hold an id. Received: "
                 f"{self.open_ids}, {self.close_ids}."
             )
-        for number in self.special_ids:
+        for number in self.special_ids + self.reply_ids:
             checks.check_not_negative("id", number)
 
     @property
     def special_ids(self) -> tuple[int, ...]:
-        """Returns every id that enters by number."""
+        """Returns every id around a message, of which none may come from text."""
         parts = (self.begin_ids, self.open_ids, self.header_end_ids, self.close_ids)
         return sum(parts, ())
 

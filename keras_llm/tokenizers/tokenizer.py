@@ -89,6 +89,7 @@ class Tokenizer(tf.Module, abc.ABC):
         learnt = {number for number in chat.begin_ids if number >= self.vocab_size}
         special = {*self.special_ids.values(), *learnt}
         wrong = [number for number in chat.special_ids if number not in special]
+        wrong += [number for number in chat.reply_ids if not number < self.vocab_size]
         if wrong or chat.close_ids != (self.end_id,):
             raise ValueError(
                 "A template's ids must be special ones, and the end of a text must "

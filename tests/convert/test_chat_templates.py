@@ -4,6 +4,7 @@ import pathlib
 
 import jinja2
 import pytest
+import tensorflow as tf
 
 from keras_llm import tokenizers
 from keras_llm.convert.chat_templates import adopt_template
@@ -20,6 +21,7 @@ DEFAULT = (
 PLAIN, WITH_SYSTEM = LOOP.replace("SYSTEM", ""), LOOP.replace("SYSTEM", DEFAULT)
 TEMPLATES = pathlib.Path(__file__).parents[2] / "testdata" / "chat_templates"
 QWEN = (TEMPLATES / "qwen2_5.jinja").read_text("utf-8")
+QWEN3 = (TEMPLATES / "qwen3.jinja").read_text("utf-8")
 LLAMA = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}"
     "{% set content = '<|start_header_id|>' + message['role'] + "
@@ -86,6 +88,72 @@ def test_ids_are_those_of_the_printed_template(template):
     )
 
 
+def thinking_tokenizer():
+    """Returns one whose marks of thinking are tokens and not special."""
+    alphabet = [bytes([b]) for b in range(256)]
+    names = {"end": "<|im_end|>", "bos": "<|im_start|>"}
+    return tokenizers.ByteBPETokenizer(
+        [*alphabet, b"", b"", b"<think>", b"</think>"],
+        [],
+        {"end": 256, "bos": 257},
+        names,
+    )
+
+
+def spelled(row):
+    marks = {256: b"<|im_end|>", 257: b"<|im_start|>"}
+    marks |= {258: b"<think>", 259: b"</think>"}
+    return b"".join(marks.get(i, bytes([i % 256])) for i in row).decode()
+
+
+THOUGHTS = [
+    "Yes",
+    "<think>\nIs it?\n</think>\n\nYes\n",
+    "a</think>b<think>c</think>\n\n\n d",
+    "</think>",
+    "<think> on",
+]
+
+
+@pytest.mark.parametrize("reply", THOUGHTS)
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "Be brief."}]])
+def test_qwen3_does_not_think_nor_read_what_it_thought(reply, system):
+    subject = thinking_tokenizer()
+    adopt_template(subject, QWEN3, "here")
+    talk = [*system, *TALK]
+    talk[-2] = {"role": "assistant", "content": reply}
+    roles, contents = ([[m[name] for m in talk]] for name in ("role", "content"))
+    row = tokenizers.ChatEncoder(subject).prompts(roles, contents).to_list()[0]
+    assert row[-6:] == [258, 10, 10, 259, 10, 10]  # By their ids.
+    assert spelled(row) == jinja2.Template(QWEN3).render(
+        messages=talk, add_generation_prompt=True, enable_thinking=False
+    )
+
+
+def test_qwen3_learns_a_last_reply_behind_the_empty_thought():
+    subject = thinking_tokenizer()
+    adopt_template(subject, QWEN3, "here")
+    talk = [*TALK, {"role": "assistant", "content": "No"}]
+    rows = [[[m[name] for m in t] for t in (talk, TALK, [])] for name in talk[0]]
+    made = tokenizers.ChatEncoder(subject).conversations(*map(tf.ragged.constant, rows))
+    printed = [
+        jinja2.Template(QWEN3).render(messages=messages) for messages in (talk, TALK)
+    ]
+    assert [spelled(row) for row in made.ids.to_list()] == [*printed, ""]
+    is_reply = made.is_reply.to_list()[0]
+    learnt = [i for i, m in zip(made.ids.to_list()[0], is_reply, strict=True) if m]
+    assert spelled(learnt) == "Yes<|im_end|>No<|im_end|>"
+
+
+def test_of_a_template_that_tells_the_date_it_is_said_what_to_do(caplog):
+    dated = "{%- set date_string = strftime_now('%d %b %Y') %}" + LLAMA
+    subject = tokenizer()
+    adopt_template(subject, dated, "here")
+    assert subject.chat is None
+    assert "writes a date into the system's message" in caplog.text
+    assert "tokenizer.use_chat" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("template", "end"),
     [
@@ -94,6 +162,8 @@ def test_ids_are_those_of_the_printed_template(template):
         (PLAIN + "{{ 'more' }}", "<|im_end|>"),
         (PLAIN.replace("<|im_start|>", "[INST]"), "<|im_end|>"),
         (QWEN.replace("Qwen", "Gwen"), "<|im_end|>"),
+        (QWEN3 + " ", "<|im_end|>"),
+        (QWEN3, "<|im_end|>"),  # The vocabulary lacks <think>.
         (LLAMA, "<|im_end|>"),  # The vocabulary lacks its tokens.
         ({"not": "text"}, "<|im_end|>"),
     ],

@@ -5,7 +5,7 @@ vectors out, and writes an index beside the paragraphs. It tells how many of the
 nearest paragraphs the fast index finds of those that an exact search finds. `ask`
 prints the paragraphs nearest to a question.
 
-Needs `pip install 'keras_llm[search]'`; see docs/semantic_search.md.
+Needs `pip install '.[search]'`; see docs/semantic_search.md.
 
 Example: python docs/examples/semantic_search.py index --export=serving/minilm/1 \
     --text=moby_dick.txt --out=whale_index

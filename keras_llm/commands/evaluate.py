@@ -195,9 +195,11 @@ def _examples() -> dict[str, Any]:
 def _refuse(flag: Any, reason: str) -> None:
     """Raises ValueError if a flag was given that would say nothing."""
     if flag.present:
+        values = flag.value if isinstance(flag.value, list) else [flag.value]
+        given = " ".join(f"--{flag.name}={value}" for value in values)
         raise ValueError(
-            f"--{flag.name} must be left out: {reason}. Received: "
-            f"--{flag.name}={flag.value}, for {_MODEL.value}."
+            f"--{flag.name} must be left out: {reason}. Received: {given}, for "
+            f"{_MODEL.value}."
         )
 
 

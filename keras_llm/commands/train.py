@@ -127,10 +127,11 @@ def main(argv: list[str]) -> None:
 def _described(summary) -> str:
     lines = [
         f"{summary.step:,} steps, {summary.tokens:,} tokens, "
-        f"{summary.parameters:,} parameters, {summary.seconds:.0f} s"
+        f"{summary.parameters:,} parameters, {summary.seconds:.0f} s with compiling, "
+        "evaluations and checkpoints"
     ]
     if summary.tokens_per_second:  # Not where nothing was left to train.
-        lines[0] += f" ({summary.tokens_per_second:,.0f} tokens/s)"
+        lines[0] += f"; {summary.tokens_per_second:,.0f} tokens/s without"
     if summary.stopped_by == "patience":
         lines[0] += "; stopped early: no new best for long enough"
     if summary.utilisation is not None:

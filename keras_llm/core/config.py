@@ -95,7 +95,7 @@ class Config:
         return dataclasses.replace(self, **changes)
 
 
-def override(config: Config, changes: Mapping[str, str]) -> Any:
+def override(config: Config, changes: Mapping[str, str], section: str = "") -> Any:
     """Returns `config` with dotted fields replaced by parsed strings.
 
     Args:
@@ -104,6 +104,7 @@ def override(config: Config, changes: Mapping[str, str]) -> Any:
             Booleans are `true`/`false`, tuples are comma-separated, and `none`
             is None where the field allows it. A field inside a config that is None
             starts from that config's defaults.
+        section: What the names in a message begin with, such as "train.".
 
     Raises:
         ValueError: An unknown field (the nearest name is suggested), or a value
@@ -127,16 +128,18 @@ def override(config: Config, changes: Mapping[str, str]) -> Any:
         if name not in names:
             raise ValueError(_unknown_field(type(config), name, names))
         if not rest:
-            own[name] = _parse(text, hints[name], f"{type(config).__name__}.{name}")
+            own[name] = _parse(text, hints[name], section + name)
         elif isinstance(_current(config, name, hints[name]), Config):
             nested.setdefault(name, {})[rest] = text
         else:
             raise ValueError(
-                f"`{dotted}` names a field inside `{name}`, which is a plain value: "
-                f"{getattr(config, name)!r}. Set `{name}` itself."
+                f"`{section}{dotted}` names a field inside `{section}{name}`, which is "
+                f"a plain value: {getattr(config, name)!r}. Set `{section}{name}` "
+                "itself."
             )
     for name, inner in nested.items():
-        own[name] = override(_current(config, name, hints[name]), inner)
+        current = _current(config, name, hints[name])
+        own[name] = override(current, inner, f"{section}{name}.")
     return dataclasses.replace(config, **own)
 
 

@@ -21,7 +21,12 @@ from keras_llm.data.example_batches import (
     ExampleBatches,
     ValidationExamples,
 )
-from keras_llm.data.examples import Example, read_examples, split_examples
+from keras_llm.data.examples import (
+    Example,
+    place_of,
+    read_examples,
+    split_examples,
+)
 from keras_llm.data.masking import TokenMasking
 from keras_llm.data.prepared import PreparedCorpus, is_prepared
 from keras_llm.data.preparing import PreparedSummary, prepare
@@ -63,6 +68,7 @@ __all__ = [
     "is_prepared",
     "load_splits",
     "load_tokens",
+    "place_of",
     "prepare",
     "prepared_folder",
     "read_documents",

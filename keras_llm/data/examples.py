@@ -11,6 +11,27 @@ from keras_llm.data.sources import Patterns, find_files, text_blocks
 Example = dict[str, Any]
 
 
+class LocatedExample(dict[str, Any]):
+    """An example that knows where it stands.
+
+    Attributes:
+        where: Its file and line, as "reviews.jsonl:3".
+    """
+
+    def __init__(self, members: Mapping[str, Any], where: str):
+        super().__init__(members)
+        self.where = where
+
+
+def place_of(example: Example) -> str:
+    """Returns the file and line of an example that was read, or "an example".
+
+    >>> place_of(LocatedExample({"text": "a"}, "reviews.jsonl:3"))
+    'reviews.jsonl:3'
+    """
+    return getattr(example, "where", "an example")
+
+
 def read_examples(
     patterns: Patterns,
     members: Mapping[str, type],
@@ -50,7 +71,7 @@ def read_examples(
                 example = _checked(path, number, line, members)
                 if check is not None:
                     _check(check, example, f"{path}:{number}")
-                yield example
+                yield LocatedExample(example, f"{path}:{number}")
 
 
 def _check(check: Callable[[Example], None], example: Example, where: str) -> None:

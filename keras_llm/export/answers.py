@@ -10,7 +10,7 @@ from keras_llm.tokenizers import repair_utf8
 MAX_ANSWER_TOKENS = 30
 
 _EXAMPLE = """```bash
-curl -d '{"instances": [{"question": "Who speaks?", "context": "Call me Ishmael."}]}' \\
+curl -d '{"instances": [{"question": "QUESTION", "context": "TEXT"}]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
 """

@@ -7,10 +7,10 @@ from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
 _EXAMPLE = """The probabilities are those of LABELS, in this order.
 
 ```bash
-curl -d '{"instances": ["Call me Ishmael."]}' \\
+curl -d '{"instances": ["TEXT"]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 curl -d '{"signature_name": "classify_pair",
-  "instances": [{"text": "Call me Ishmael.", "text_pair": "Who speaks?"}]}' \\
+  "instances": [{"text": "TEXT", "text_pair": "ANOTHER TEXT"}]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
 """

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_llm.export.encoder import TEXT, TEXTS, EncoderServable
 
 _EXAMPLE = """```bash
-curl -d '{"instances": ["Call me Ishmael."]}' \\
+curl -d '{"instances": ["TEXT"]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
 """

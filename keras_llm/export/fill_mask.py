@@ -1,6 +1,5 @@
 """An exported masked language model: the tokens that fit between two texts."""
 
-import numpy as np
 import tensorflow as tf
 
 from keras_llm import models
@@ -51,7 +50,9 @@ class FillMaskServable(EncoderServable):
         Returns:
             Dict of `tokens` string [B, K], valid UTF-8, likeliest first, K = 10 or
             all there are; `token_ids` int32 [B, K]; `probabilities` float32 [B, K].
-            Special tokens are no candidates, though the probabilities count them.
+            Special tokens and pieces that stand for no text, as SentencePiece's mark
+            of a word's beginning, are no candidates, though the probabilities count
+            them.
         """
         after = self.paired(before=before, after=after)
         left, right = (
@@ -80,8 +81,10 @@ class FillMaskServable(EncoderServable):
         }
 
     def _is_text(self):
-        """Returns bool [V]: False for special ids and sentinels."""
-        is_text = np.ones(self.tokenizer.vocab_size, bool)
+        """Returns bool [V]: False for special ids, sentinels and what is no text."""
+        with tf.init_scope():  # Once, not in the graph.
+            ids = tf.range(self.tokenizer.vocab_size)[:, None]
+            is_text = self.tokenizer.decode(ids).numpy() != b""
         is_text[list(self.tokenizer.special_ids.values())] = False
         is_text[list(getattr(self.tokenizer, "sentinel_ids", ()))] = False
         return is_text

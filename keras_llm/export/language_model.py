@@ -21,7 +21,7 @@ A conversation, by the signature `chat`:
 
 ```bash
 curl -d '{"signature_name": "chat", "instances": [{"roles": ["user"],
-  "contents": ["Who was Ahab?"], "stop": [""], "max_new_tokens": NEW_TOKENS,
+  "contents": ["QUESTION"], "stop": [""], "max_new_tokens": NEW_TOKENS,
   "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
   "repetition_penalty": 1.0, "seed": 0}]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
@@ -32,14 +32,14 @@ A prompt of PROMPT_TOKENS learnt vectors stands before each conversation of `cha
 other signatures have no place for it: they answer as the model that it was learnt on.
 """
 _EXAMPLE = """```bash
-curl -d '{"instances": ["Once upon a time"]}' \\
+curl -d '{"instances": ["TEXT"]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
 
 With every knob, by the signature `generate`:
 
 ```bash
-curl -d '{"signature_name": "generate", "instances": [{"prompt": "Once", "stop": [""],
+curl -d '{"signature_name": "generate", "instances": [{"prompt": "TEXT", "stop": [""],
   "max_new_tokens": NEW_TOKENS, "temperature": 0.8, "top_k": 0, "top_p": 0.95,
   "min_p": 0.0, "repetition_penalty": 1.0, "seed": 7}]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict

@@ -71,6 +71,30 @@ class Servable(abc.ABC):
 
 
 def trace(method: Callable, **specs: tf.TensorSpec):
-    """Returns the method traced for inputs of these types, by name."""
-    function = tf.function(method, autograph=False)
+    """Returns the method traced for inputs of these types, by name.
+
+    An input of another rank is refused when it is run: a server hands on whatever
+    shape a request has, and the first op to stumble over it would not name it.
+    """
+
+    def checked(**inputs):
+        right = [_require_rank(n, x, len(specs[n].shape)) for n, x in inputs.items()]
+        with tf.control_dependencies(right):
+            inputs = {name: tf.identity(value) for name, value in inputs.items()}
+        return method(**inputs)
+
+    function = tf.function(checked, autograph=False)
     return function.get_concrete_function(**specs)
+
+
+def _require_rank(name: str, value: tf.Tensor, rank: int):
+    """Returns an op that fails unless a value has the rank that its type says."""
+    shape = tf.shape(value)
+    # Counted, since `tf.rank` would be folded to what the type says.
+    counted = tf.reduce_sum(tf.cast(shape >= 0, tf.int32))
+    meaning = "one value for each row" if rank == 1 else f"{rank} axes, rows first"
+    return tf.debugging.Assert(
+        tf.equal(counted, rank),
+        [f"`{name}` must have {meaning}. Received the shape:", shape],
+        name=f"check_rank_{name}",
+    )

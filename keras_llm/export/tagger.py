@@ -9,7 +9,7 @@ from keras_llm.tokenizers.tokenizer import rows_of_values
 _EXAMPLE = """The labels are LABELS.
 
 ```bash
-curl -d '{"instances": ["Call me Ishmael."]}' \\
+curl -d '{"instances": ["TEXT"]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
 """

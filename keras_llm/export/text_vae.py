@@ -13,10 +13,10 @@ _NEW_TOKENS = 12
 _EXAMPLE = """A text written anew from its latent, and one halfway between two:
 
 ```bash
-curl -d '{"instances": ["Call me Ishmael."]}' \\
+curl -d '{"instances": ["TEXT"]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 curl -d '{"signature_name": "vae_interpolate", "instances": [
-  {"text_a": "Call me Ishmael.", "text_b": "The sea.", "fraction": 0.5}]}' \\
+  {"text_a": "TEXT", "text_b": "ANOTHER TEXT", "fraction": 0.5}]}' \\
   http://127.0.0.1:8501/v1/models/{name}:predict
 ```
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -185,10 +186,17 @@ def train_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
+        needed = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
         reason = str(error).rpartition("] ")[2] or str(error)
+        remedy = f"SentencePiece says: {reason}"
+        if needed:
+            remedy = (
+                f"The text needs {needed[1]}: raise `vocab_size`, or lower "
+                "`character_coverage`, the share of the text's characters that is kept."
+            )
         raise ValueError(
             "`vocab_size` must hold the special pieces and the characters of the text. "
-            f"Received: vocab_size={vocab_size}. SentencePiece says: {reason}"
+            f"Received: vocab_size={vocab_size}. {remedy}"
         ) from None
     return SentencePieceTokenizer(written.getvalue(), extra_ids)
 

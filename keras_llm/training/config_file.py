@@ -5,7 +5,10 @@ import importlib.util
 import os
 import pathlib
 
+import keras_llm
 from keras_llm.training.experiment import Experiment
+
+_SHIPPED = pathlib.Path(keras_llm.__file__).parent / "configs"
 
 
 def load_config(path: str | os.PathLike[str]) -> Experiment:
@@ -19,12 +22,9 @@ def load_config(path: str | os.PathLike[str]) -> Experiment:
     """
     file = pathlib.Path(path)
     if file.suffix != ".py" or not file.is_file():
-        others = [other.name for other in file.parent.glob("*.py")]
-        near = difflib.get_close_matches(file.name, others, n=1)
-        hint = f" Did you mean {file.with_name(near[0])}?" if near else ""
         raise FileNotFoundError(
             "A config is a Python file with `get_config()`, and no such file is there. "
-            f"Received: {path}.{hint}"
+            f"Received: {path}. {_hint(file)}"
         )
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     assert spec is not None and spec.loader is not None  # A .py file has both.
@@ -38,3 +38,13 @@ def load_config(path: str | os.PathLike[str]) -> Experiment:
             f"`training.Experiment`. Received: {path}, with {experiment!r}."
         )
     return experiment
+
+
+def _hint(file: pathlib.Path) -> str:
+    """Returns what may have been meant: a neighbour, or else a config shipped here."""
+    shipped = sorted(p for p in _SHIPPED.glob("*.py") if p.name != "__init__.py")
+    known = {p.name: p for p in [*shipped, *file.parent.glob("*.py")]}
+    near = difflib.get_close_matches(file.name, known, n=1)
+    if near:
+        return f"Did you mean {known[near[0]]}?"
+    return f"In {_SHIPPED} there are: {', '.join(path.stem for path in shipped)}."

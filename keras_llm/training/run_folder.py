@@ -46,7 +46,7 @@ class RunFolder:
         """Raises FileExistsError: a run is there, and none may be overwritten."""
         raise FileExistsError(
             f"A run folder holds one run. Received: {self.path}, which exists. "
-            "Go on with it (`--resume`), or give a new name."
+            "Go on with it (`--resume`; from Python `resume=True`), or give a new name."
         )
 
     def lock(self) -> None:

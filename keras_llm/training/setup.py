@@ -1,6 +1,7 @@
 """Everything a run needs, checked before anything is written."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import keras
@@ -21,6 +22,8 @@ from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.step import TrainStep, fuse
 from keras_llm.training.task import Task
 from keras_llm.training.tasks import LanguageModel
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +93,15 @@ def prepare_inputs(
         folder.refuse()
     going_on = folder.exists() and resume
     Spreader(strategy, experiment.data.batch_size)  # Checks what divides what.
-    if experiment.adapter is not None and not (planned or going_on):
-        _check_base(init)
+    if not (planned or going_on):
+        if experiment.adapter is not None:
+            _check_base(init)
+        elif experiment.task.wants_a_start and init is None:
+            _log.warning(
+                "The task %r starts from weights at random. It is better started from "
+                "a trained encoder: give its model folder (`--init`).",
+                experiment.task.kind,
+            )
     if going_on:
         folder.check_run()
         tokenizer = folder.load_tokenizer(tokenizer)
@@ -198,9 +208,11 @@ def train_tokenizer(
         ValueError: `text` is ids already, so that their tokenizer is needed.
     """
     if isinstance(text, data.TokenStore) or data.prepared_folder(text):
+        shown = ", ".join(map(str, text)) if isinstance(text, (list, tuple)) else text
         raise ValueError(
             "What holds ids needs the tokenizer that made them; a new one is trained "
-            f"on text. Received: {text}, no tokenizer. Give the tokenizer, or the text."
+            f"on text. Received: {shown}, no tokenizer. Give the tokenizer, or the "
+            "text."
         )
     if config.kind == "byte":
         return tokenizers.ByteTokenizer()

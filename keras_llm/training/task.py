@@ -67,6 +67,8 @@ class Task(Config, abc.ABC):
     """
 
     kind: ClassVar[str]
+    # Whether it is of little use from weights at random: then that is said.
+    wants_a_start: ClassVar[bool] = False
 
     def texts(self, source: Any, config: data.TextConfig) -> Iterable[bytes]:
         """Yields the texts of a source that a tokenizer may be trained on."""

@@ -3,9 +3,10 @@
 import os
 
 import pytest
+from absl import app, flags
 
 from keras_llm import commands, core, data, models, tokenizers
-from keras_llm.commands import _bench_tokenize
+from keras_llm.commands import _bench_tokenize, _overrides
 from keras_llm.core import folders
 from keras_llm.serving.versions import Versions
 
@@ -130,3 +131,25 @@ def test_benchmarks_find_the_repository_from_anywhere(monkeypatch, capsys, tmp_p
     said = refusal(monkeypatch, capsys, _bench_tokenize.benchmark_tokenize)
     assert "reads testdata/gpt2 of the repository. Received: a package at" in said
     assert said.endswith("Run it from a checkout.\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("--steps=5", "did you mean --train.steps?"),
+        (
+            "--vocab_size=9",
+            "did you mean --tokenizer.vocab_size or --model.vocab_size?",
+        ),
+        ("--beta=1", "did you mean --task.beta?"),
+        ("--stepz=5", "Unknown command line flag 'stepz'"),
+    ],
+)
+def test_a_field_without_its_section(monkeypatch, capsys, given, hint):
+    monkeypatch.setattr(_overrides._quiet, "import_tensorflow", lambda: None)
+    monkeypatch.setattr(_overrides.flags, "FLAGS", flags.FlagValues())
+    monkeypatch.setattr(app, "FLAGS", _overrides.flags.FLAGS)
+    with pytest.raises(SystemExit) as end:
+        _overrides.parse_flags(["train.py", given])
+    assert end.value.code == 1
+    assert hint in "".join(capsys.readouterr())

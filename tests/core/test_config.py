@@ -86,14 +86,14 @@ def test_an_int_is_taken_for_a_float_and_a_list_for_a_tuple():
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
-        ("steps", "1.5", "`Run.steps` must be of type int. Received: '1.5'."),
-        ("steps", "abc", "`Run.steps` must be of type int. Received: 'abc'."),
-        ("steps", "", "`Run.steps` must be of type int. Received: ''."),
-        ("steps", "none", "`Run.steps` must be of type int. Received: 'none'."),
-        ("model", "x", "`Run.model` must be of type Model. Received: 'x'."),
-        ("model.dropout", "true", "`Wide.dropout` must be of type float."),
-        ("model.sizes", "1,x", "`Wide.sizes` must be of type tuple[int, ...]."),
-        ("model.jit", "1", "`Wide.jit` must be of type bool. Received: '1'."),
+        ("steps", "1.5", "`steps` must be of type int. Received: '1.5'."),
+        ("steps", "abc", "`steps` must be of type int. Received: 'abc'."),
+        ("steps", "", "`steps` must be of type int. Received: ''."),
+        ("steps", "none", "`steps` must be of type int. Received: 'none'."),
+        ("model", "x", "`model` must be of type Model. Received: 'x'."),
+        ("model.dropout", "true", "`model.dropout` must be of type float."),
+        ("model.sizes", "1,x", "`model.sizes` must be of type tuple[int, ...]."),
+        ("model.jit", "1", "`model.jit` must be of type bool. Received: '1'."),
     ],
 )
 def test_an_override_of_a_wrong_type_is_refused(field, text, message):

@@ -153,6 +153,23 @@ def test_unlike_numbers_of_rows_are_refused(written, head, name, inputs):
         ask(signatures, name, **inputs)
 
 
+@pytest.mark.parametrize(
+    ("head", "name", "inputs"),
+    [
+        ("classify", "classify", {"text": "a"}),
+        ("classify", "classify_pair", {"text": ["a"], "text_pair": [["b"]]}),
+        ("masked_lm", "fill_mask", {"before": ["a"], "after": "b"}),
+        ("tag", "tokenize", {"text": "a"}),
+    ],
+)
+def test_what_is_no_column_is_refused_by_its_name(written, head, name, inputs):
+    _, signatures, _ = written(head)
+    wrong = next(n for n, v in inputs.items() if np.ndim(v) != 1)
+    rule = f"`{wrong}` must have one value for each row. Received the shape"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rule):
+        ask(signatures, name, **inputs)
+
+
 def test_embed_gives_each_text_its_own_vector(written):
     model, signatures, _ = written("embed")
     found = ask(signatures, "embed", text=TEXTS)["embedding"]
@@ -260,10 +277,29 @@ def test_fill_mask_reads_pieces_as_they_stand_in_running_text(tmp_path):
         }
         logits = np.asarray(model({n: np.array(x, "int32") for n, x in rows.items()}))
         p = softmax(logits[0, len(left) + 1])
-        p[[0, 1, 2, 3, *pieces.sentinel_ids]] = 0.0
+        p[[0, 1, 2, 3, *pieces.sentinel_ids, pieces.token_bytes.index(b" ")]] = 0.0
         best = np.argsort(-p)[:10]
         np.testing.assert_allclose(found["probabilities"][i], p[best], atol=1e-5)
         assert not set(found["token_ids"][i]) & {0, 1, 2, 3, *pieces.sentinel_ids}
+
+
+def test_fill_mask_offers_no_piece_that_is_no_text(tmp_path):
+    """SentencePiece's mark of a word's beginning decodes to nothing."""
+    tokenizer = tokenizers.train_sentencepiece(["a bc d " * 9], 12, mask=True)
+    pieces = tokenizer.decode(np.arange(tokenizer.vocab_size)[:, None]).numpy()
+    (empty,) = set(np.flatnonzero(pieces == b"")) - {*tokenizer.special_ids.values()}
+    config = models.BertConfig(
+        vocab_size=tokenizer.vocab_size, width=6, num_layers=1, num_heads=2
+    )
+    model = models.build(config)
+    # As likely as can be, it is no candidate still.
+    bias = next(w for w in model.weights if w.path.endswith("output_bias"))
+    bias.assign(np.eye(1, tokenizer.vocab_size, empty)[0] * 50)
+    export.export(model, tokenizer, tmp_path / "1", verify=False)
+    served = tf.saved_model.load(tmp_path / "1").signatures["fill_mask"]
+    found = served(before=tf.constant(["a", ""]), after=tf.constant(["d", ""]))
+    assert empty not in found["token_ids"].numpy()
+    assert b"" not in found["tokens"].numpy()
 
 
 def test_an_electras_discriminator_is_exported_like_a_bert(tmp_path):

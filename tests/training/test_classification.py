@@ -182,8 +182,10 @@ def test_macro_f1_is_the_mean_of_the_classes_own():
         ([{"text": "a", "label": "x"}, {"text": "b", "label": 3}], "e.jsonl:2"),
         ([{"text": "a"}], "e.jsonl:1"),
         ([{"text": "a", "label": "x", "text_pair": "b"}, {"text": "c", "label": "x"}],
-         "Either every example has a `text_pair`"),
-        ([{"text": "a", "label": "x", "text_pair": 7}], "a string, or none"),
+         "Received: 2 with a string, first at .*e.jsonl:1, 2 with none, first at "
+         ".*e.jsonl:2"),
+        ([{"text": "a", "label": "x", "text_pair": 7}],
+         "2 with another type, first at .*e.jsonl:1"),
     ],
 )  # fmt: skip
 def test_bad_examples_are_named(tmp_path, lines, message):
@@ -195,7 +197,12 @@ def test_bad_examples_are_named(tmp_path, lines, message):
 def test_labels_must_be_known(files, tmp_path):
     odd = [{"text": "a", "label": "odd"}] * 2 + [{"text": "b", "label": "neg"}]
     file = write(tmp_path / "valid.jsonl", odd)
-    with pytest.raises(data.DataError, match=r"'odd' \(2 times\), of 3 labels"):
+    with pytest.raises(
+        data.DataError, match=r"'odd' \(2 times, first at .*valid.jsonl:1\), "
+    ):
+        batches(experiment(), files[0], file)
+    file = write(tmp_path / "once.jsonl", odd[1:])
+    with pytest.raises(data.DataError, match=r"'odd' \(once, first at .*jsonl:1\), "):
         batches(experiment(), files[0], file)
     narrow = experiment(LSTM.replace(labels=("neg", "odd")))
     with pytest.raises(data.DataError, match="must be in `model.labels`.*'pos'"):

@@ -115,7 +115,11 @@ def test_shipped_configs_load(path):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("quikstart.py", r"Did you mean .*quickstart\.py\?$"), ("zzz.py", r"zzz\.py\.$")],
+    [
+        ("quikstart.py", r"Did you mean .*quickstart\.py\?$"),
+        ("zzz.py", r"In .*configs there are: bert_reviews, .*, quickstart, .*\.$"),
+        ("elsewhere/llama_smal.py", r"Did you mean .*configs/llama_small\.py\?$"),
+    ],
 )
 def test_a_config_that_is_not_there_is_named_with_its_nearest(name, hint):
     with pytest.raises(FileNotFoundError, match=hint):

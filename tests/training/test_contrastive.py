@@ -210,3 +210,14 @@ def test_a_pair_without_its_partner_is_named_by_its_line(files, tmp_path):
     path = write(tmp_path / "pairs.jsonl", [pairs()[0], {"text": "the whale"}])
     with pytest.raises(data.DataError, match=r"'text_pair'.*pairs.jsonl:2"):
         filled_batches(experiment(), path, path)
+
+
+def test_a_start_at_random_is_said(files, tmp_path, caplog):
+    subject = experiment(steps=1)
+    run = functools.partial(training.train, subject, *files, progress=False)
+    run(tmp_path / "random", tokenizer=tokenizer())
+    assert "starts from weights at random" in caplog.text
+    caplog.clear()
+    run(tmp_path / "random", resume=True)
+    run(tmp_path / "tuned", init=tmp_path / "random" / "last")
+    assert "at random" not in caplog.text

@@ -60,7 +60,8 @@ class_weights='inverse'.
         check_architecture(self, experiment.model, "bert", "lstm_classifier")
         examples_lib.check_head(self, experiment.model, "classify")
         model = fill_in_vocabulary(experiment.model, tokenizer)
-        labels = (e["label"] for e in _read(train_text, experiment.data))
+        examples = _read(train_text, experiment.data)
+        labels = ((e["label"], data.place_of(e)) for e in examples)
         return experiment.replace(model=examples_lib.fill_in_labels(model, labels))
 
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
@@ -134,7 +135,8 @@ def _encode(experiment, tokenizer, examples, with_pairs, split):
     """Returns arrays of rows, targets and weights, each [N, ...]."""
     labels = experiment.model.labels
     named = [example["label"] for example in examples]
-    examples_lib.check_known(labels, named, split, "`model.labels`")
+    places = map(data.place_of, examples)
+    examples_lib.check_known(labels, zip(named, places, strict=True), split)
     pairs = [e["text_pair"] for e in examples] if with_pairs else None
     rows = EncoderRows(tokenizer, experiment.model.architecture == "bert")
     texts = [example["text"] for example in examples]
@@ -146,16 +148,28 @@ def _encode(experiment, tokenizer, examples, with_pairs, split):
     return arrays
 
 
+_KINDS = {str: "a string", type(None): "none"}  # What `text_pair` may be.
+
+
 def _have_pairs(examples):
     """Returns whether the examples are pairs: all of them, or none.
 
     Raises:
         DataError: Some are, or a second text is no string.
     """
-    kinds = Counter(type(e.get("text_pair")).__name__ for e in examples)
-    if len(kinds) > 1 or not set(kinds) <= {"str", "NoneType"}:
+    kinds: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for example in examples:
+        kind = _KINDS.get(type(example.get("text_pair")), "another type")
+        kinds[kind] += 1
+        first.setdefault(kind, data.place_of(example))
+    if len(kinds) > 1 or not set(kinds) <= set(_KINDS.values()):
+        listed = ", ".join(
+            f"{count} with {kind}, first at {first[kind]}"
+            for kind, count in kinds.items()
+        )
         raise data.DataError(
             "Either every example has a `text_pair`, a string, or none has. Received: "
-            f"{dict(kinds)} by type. Give each one, which may be empty, or none."
+            f"{listed}. Give each one, which may be empty, or none."
         )
-    return "str" in kinds
+    return "a string" in kinds

@@ -56,6 +56,7 @@ told from. Received: group=1.
     """
 
     kind = "contrastive"
+    wants_a_start = True
 
     temperature: float = 0.05
     # Pairs told from each other; None: the rows of a micro-batch, on one device.

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,32 +84,53 @@ def check_head(task: Any, model: Any, head: str) -> None:
         )
 
 
-def fill_in_labels(model: Any, found: Iterable[str]) -> Any:
+def fill_in_labels(model: Any, found: Iterable[tuple[str, str]]) -> Any:
     """Returns a model's config with its labels: those set, or all that were found.
+
+    Args:
+        model: The config.
+        found: Every label with the place of its example.
 
     Raises:
         ValueError: A label was found that is not among those set.
     """
-    counts = Counter(found)
     if not model.labels:
-        return model.replace(labels=tuple(sorted(counts)))
-    check_known(model.labels, counts, "given", "`model.labels`")
+        return model.replace(labels=tuple(sorted({label for label, _ in found})))
+    check_known(model.labels, found, "given")
     return model
 
 
 def check_known(
-    labels: Iterable[str], found: Iterable[str], split: str, place: str
+    labels: Sequence[str], found: Iterable[tuple[str, str]], split: str
 ) -> None:
-    """Raises DataError if examples have a label that is not among `labels`."""
-    counts = Counter(found)
-    unknown = {label: n for label, n in counts.items() if label not in set(labels)}
+    """Raises DataError if examples have a label that is not among the model's.
+
+    Args:
+        labels: The model's.
+        found: Every label with the place of its example.
+        split: Which examples these are, in words.
+    """
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for label, place in found:
+        counts[label] += 1
+        first.setdefault(label, place)
+    unknown = [label for label in counts if label not in set(labels)]
     if unknown:
-        listed = ", ".join(f"{label!r} ({n} times)" for label, n in unknown.items())
-        raise data.DataError(
-            f"Every label of the {split} examples must be in {place}. Received: "
-            f"{listed[:300]}, of {sum(counts.values())} labels; known are "
-            f"{', '.join(map(repr, labels))[:300]}. Mend the examples."
+        listed = ", ".join(
+            f"{label!r} ({_times(counts[label])}, first at {first[label]})"
+            for label in unknown
         )
+        raise data.DataError(
+            f"Every label of the {split} examples must be in `model.labels`. Received: "
+            f"{listed[:500]}, of {sum(counts.values())} labels; known are "
+            f"{', '.join(map(repr, labels))[:300]}. Mend these examples, or train with "
+            "some that have the label."
+        )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def utf8(text: str) -> bytes:

@@ -44,7 +44,7 @@ class Tagging(Task):
         check_architecture(self, experiment.model, "bert")
         examples_lib.check_head(self, experiment.model, "tag")
         model = fill_in_vocabulary(experiment.model, tokenizer)
-        tags = (tag for e in _read(train_text, experiment.data) for tag in e["tags"])
+        tags = _placed_tags(_read(train_text, experiment.data))
         return experiment.replace(model=examples_lib.fill_in_labels(model, tags))
 
     def batches(self, experiment, train_text, valid_text, tokenizer, team):
@@ -113,14 +113,17 @@ def _read(source, config):
     return data.read_examples(source, {"tokens": list, "tags": list}, config, _check)
 
 
+def _placed_tags(examples):
+    return ((tag, data.place_of(e)) for e in examples for tag in e["tags"])
+
+
 def _encode(experiment, tokenizer, examples, split):
     """Returns arrays of rows, targets and weights, each [N, T]."""
     if not examples:
         raise data.DataError(f"Examples are needed. Received: none for {split}.")
     rows, limit = EncoderRows(tokenizer), experiment.data.context
     labels = experiment.model.labels
-    tags = [tag for example in examples for tag in example["tags"]]
-    examples_lib.check_known(labels, tags, split, "`model.labels`")
+    examples_lib.check_known(labels, _placed_tags(examples), split)
     words = [[examples_lib.utf8(word) for word in e["tokens"]] for e in examples]
     sizes = np.array([len(row) for row in words], "int64")
     ids = rows.tokenizer.encode(tf.constant(sum(words, []), tf.string))

@@ -242,6 +242,7 @@ def test_the_command_prints_the_same_figures(folder, tokenizer, labelled):
     ("flags", "message"),
     [
         (["--text=a.txt"], "--text must be left out: a model that learnt from ex"),
+        (["--text=a.txt", "--text=b"], "Received: --text=a.txt --text=b, for "),
         ([], "Examples are needed to measure"),
         (["--examples=e.jsonl", "--json_field=a"], "--json_field must be left out"),
         (["--examples=e.jsonl", "--add_separators"], "--add_separators must be left"),

@@ -55,7 +55,7 @@ def from_keras_hub(backbone: Any, max_positions: int | None = None) -> keras.Mod
     >>> from_keras_hub(backbone)(np.array([[1, 2, 3]])).shape
     TensorShape([1, 3, 11])
     """
-    values, tensors = _description(backbone)(backbone, max_positions)
+    values, tensors = description(backbone)(backbone, max_positions)
     tensors.check_all_used(backbone.weights)
     family = family_of(values)
     config = family.read_config(values)
@@ -112,7 +112,7 @@ _DESCRIPTIONS: dict[str, Callable[[Any, int | None], tuple[dict, HubTensors]]] =
 }
 
 
-def _description(backbone: Any) -> Callable[..., tuple[dict, HubTensors]]:
+def description(backbone: Any) -> Callable[..., tuple[dict, HubTensors]]:
     """Returns the function that describes a backbone of its class."""
     for base in type(backbone).__mro__:
         if base.__module__.startswith("keras_hub.") and base.__name__ in _DESCRIPTIONS:

@@ -129,6 +129,23 @@ class HubTensors:
         values = [np.asarray(v.numpy()).astype(np.float32) for v in variables]
         return _joined(layout, values)
 
+    def write(self, name: str, values: np.ndarray) -> None:
+        """Puts a tensor into the variables that it is read from.
+
+        A layout only moves values: which went where is told by laying out numbers.
+        """
+        layout, variables = self._sources[name]
+        sizes = [int(np.prod(variable.shape)) for variable in variables]
+        parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+        shaped = [
+            part.reshape(variable.shape)
+            for part, variable in zip(parts, variables, strict=True)
+        ]
+        flat = np.empty(sum(sizes), np.float32)
+        flat[_joined(layout, shaped).reshape(-1)] = values.reshape(-1)
+        for part, variable in zip(parts, variables, strict=True):
+            variable.assign(flat[part].reshape(variable.shape))
+
 
 def _joined(layout: Layout, values: list[np.ndarray]) -> np.ndarray:
     parts = [layout(each) for each in values]

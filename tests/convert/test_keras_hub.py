@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm import convert, export
+from keras_llm import convert, export, models
 from keras_llm.generation import parameters
 from keras_llm.tokenizers import ByteTokenizer
 
@@ -242,3 +242,74 @@ def test_vocabularies_of_keras_hub():
             assert list(ours.encode(text)) == list(np.asarray(theirs(text))), text
     with pytest.raises(convert.UnsupportedModelError, match="Received: ByteTokenizer"):
         convert.tokenizer_from_keras_hub(keras_hub.tokenizers.ByteTokenizer())
+
+
+def test_there_and_back_are_the_same_bits_and_a_preset(decoder, tmp_path):
+    """What is read of a backbone is written to one, whose preset KerasHub reads."""
+    ours = convert.from_keras_hub(decoder)
+    backbone = convert.to_keras_hub(ours)
+    written = {weight.path: weight for weight in backbone.weights}
+    for weight in decoder.weights:
+        np.testing.assert_array_equal(written[weight.path], weight)
+    backbone.save_to_preset(tmp_path / "preset")
+    loaded = keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"))
+    assert type(loaded) is type(backbone)
+    ids, real = _rows()
+    hidden = loaded({"token_ids": ids, "padding_mask": real.astype("int32")})
+    given = np.asarray(loaded.token_embedding(hidden, reverse=True))
+    np.testing.assert_allclose(given[real], np.asarray(ours(ids))[real], atol=1e-4)
+    again = convert.from_keras_hub(loaded, _positions(decoder, ours))
+    wanted = ours.config
+    if getattr(wanted, "tied", False) and "llama" in type(loaded).__name__.lower():
+        wanted = wanted.replace(tied=False)  # Its preset does not say it.
+    assert again.config == wanted
+
+
+def _positions(backbone, ours):
+    has_table = hasattr(backbone, "max_sequence_length")
+    return None if has_table else ours.config.max_positions
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (models.BertConfig(head="embed"), "go the kinds gpt2, llama, .* kind 'bert'"),
+        (models.LlamaConfig(query_key_norm=True, num_heads=2), "the kind 'qwen3'"),
+        (models.LlamaConfig(num_heads=2, head_size=6), "head_size=6, where it has 4"),
+        (models.GPT2Config(num_heads=2, epsilon=1e-3), "epsilon=0.001, where it has"),
+        (models.GemmaConfig(score_divisor=7, num_heads=2), "score_divisor=7"),
+    ],
+)
+def test_what_a_backbone_cannot_say_is_refused(config, message):
+    sizes = {"vocab_size": 11, "width": 8, "num_layers": 1, "num_heads": 2}
+    if "gemma" in config.architecture:
+        sizes |= {"key_value_heads": 1, "head_size": 4, "feed_forward_width": 6}
+        sizes["post_norm"] = True
+    model = models.build(config.replace(**sizes))
+    with pytest.raises(convert.UnsupportedModelError, match=message):
+        convert.to_keras_hub(model)
+
+
+def test_what_is_left_to_be_derived_is_filled_in():
+    sizes = {"vocab_size": 11, "width": 8, "num_layers": 2, "num_heads": 2}
+    gemma = {"key_value_heads": 1, "head_size": 4, "feed_forward_width": 6}
+    for config in (
+        models.GPT2Config(**sizes),
+        models.LlamaConfig(**sizes, separator_id=3),
+        models.GemmaConfig(**sizes, **gemma),
+        models.GemmaConfig(**sizes, **gemma, post_norm=True),
+    ):
+        model = models.build(config)
+        backbone, ids = convert.to_keras_hub(model), np.arange(4, 9)[None]
+        hidden = backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)})
+        wanted = np.asarray(backbone.token_embedding(hidden, reverse=True))
+        np.testing.assert_allclose(np.asarray(model(ids)), wanted, atol=1e-4)
+
+
+def test_an_adapter_is_merged_first():
+    sizes = {"vocab_size": 11, "width": 8, "num_layers": 1, "num_heads": 2}
+    model = models.build(models.GPT2Config(**sizes))
+    models.add_adapter(model, models.AdapterConfig(rank=2))
+    with pytest.raises(convert.UnsupportedModelError, match="models.merged"):
+        convert.to_keras_hub(model)
+    convert.to_keras_hub(models.merged(model))

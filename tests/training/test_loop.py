@@ -143,7 +143,7 @@ def test_config_and_tokenizer_are_those_of_the_run(finished):
 
 def test_an_existing_run_is_refused_without_resume(finished, texts):
     run_dir, _ = finished
-    with pytest.raises(FileExistsError, match="--resume"):
+    with pytest.raises(FileExistsError, match="--resume.*resume=True"):
         train(base_experiment(), texts, run_dir)
 
 

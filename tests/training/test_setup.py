@@ -125,3 +125,13 @@ def test_jit_is_chosen_by_what_the_layers_support(monkeypatch):
     assert setup.choose_jit(on_cudnn, auto) == "parts"
     with pytest.raises(ValueError, match="LSTM `.*lstm`.*'parts'"):
         setup.make_step(on_cudnn, full)
+
+
+def test_files_are_named_as_they_were_given(tmp_path):
+    """Of several, by a comma and not as a list of Python's."""
+    tokenizer = tokenizers.ByteTokenizer()
+    (tmp_path / "a.txt").write_text("Call me. " * 99)
+    data.prepare(tmp_path / "a.txt", tokenizer, tmp_path / "ids")
+    given = [str(tmp_path / "ids")]
+    with pytest.raises(ValueError, match=r"Received: \S+ids, no tokenizer"):
+        setup.train_tokenizer(training.TokenizerConfig(), given, data.TextConfig())

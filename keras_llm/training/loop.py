@@ -1,5 +1,6 @@
 """The training loop: steps, and at their intervals logs, evaluations, checkpoints."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -28,6 +29,7 @@ from keras_llm.training.run_folder import RunFolder
 from keras_llm.training.samples import Samples
 from keras_llm.training.saver import Saver
 from keras_llm.training.setup import Inputs, make_step, prepare_inputs, start_from
+from keras_llm.training.stalls import Stalls
 from keras_llm.training.step import StepResult
 from keras_llm.training.summary import Summary
 from keras_llm.training.task import Judgement
@@ -125,7 +127,7 @@ class _Run:
             self.state = self.saved = self._restore(newest)
         self.validation: Judgement | None = None
         self.last_loss: float | None = None
-        self.watch = Watch()
+        self.watch, self.stalls = Watch(), Stalls()
         self.seconds_before = self.state.seconds
         self.begun = time.perf_counter()
         self.call_length = CallLength(self.config)
@@ -160,18 +162,14 @@ class _Run:
         self.validator = self.task.validator(
             strategy, self.model, self.inputs.validation
         )
-        self.samples = self._make_samples() if config.sample_prompts else None
+        self.samples = None
+        if prompts := config.sample_prompts:
+            self.samples = Samples(
+                self.model, self.inputs.tokenizer, prompts, config.sample_tokens
+            )
         self.spread = Spreader(strategy, experiment.data.batch_size)
         self.arrays = named_arrays(self.model, self.optimizer, self.step.state)
         self.checkpoints.warn_if_short_of_room(self.arrays)
-
-    def _make_samples(self) -> Samples:
-        return Samples(
-            self.model,
-            self.inputs.tokenizer,
-            self.config.sample_prompts,
-            self.config.sample_tokens,
-        )
 
     def _start_from(self, init: Any) -> list[str]:
         """Takes over a model folder's weights; says which not.
@@ -220,21 +218,25 @@ class _Run:
 
     def to_the_end(self) -> Summary:
         """Runs what is left of the run."""
-        try:
-            if self.state.evaluation_due:
-                self._at_intervals()
-            while self.state.step < self.config.steps and not self._out_of_patience():
-                self._call()
-                self._at_intervals()
-                self._check_asked()
-            return self._finish()
-        except AskedToEnd:
-            self._leave()
-        finally:
-            self.progress.close()
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.saver.wait)
             if self.log:
-                self.log.close()
-            self.saver.wait()
+                closing.callback(self.log.close)
+            closing.callback(self.stalls.close)
+            closing.callback(self.progress.close)
+            try:
+                self._take_steps()
+                return self._finish()
+            except AskedToEnd:
+                self._leave()
+
+    def _take_steps(self) -> None:
+        if self.state.evaluation_due:
+            self._at_intervals()
+        while self.state.step < self.config.steps and not self._out_of_patience():
+            self._call()
+            self._at_intervals()
+            self._check_asked()
 
     def _check_asked(self) -> None:
         """Raises AskedToEnd once a signal has come to a worker, at all of them."""
@@ -251,7 +253,7 @@ class _Run:
         count = self.call_length(after=first)
         begun = time.perf_counter()
         # A worker that failed to read alone would seem lost to the others.
-        with self.agreement.together(), self.watch.reading(first + 1):
+        with self.agreement.together(), self.stalls.reading(first + 1):
             self.saver.check()
             micro_batches = [
                 next(self.inputs.batches) for _ in range(count * config.accumulation)

@@ -52,6 +52,9 @@ class Saver:
 
     def wait(self) -> None:
         """Returns once everything is written; raises what went wrong."""
+        if self._writing is None:
+            return
+        # Until it is over it is not let go of, Ctrl-C or not.
+        concurrent.futures.wait([self._writing])
         writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        writing.result()

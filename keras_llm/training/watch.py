@@ -1,11 +1,7 @@
 """What goes wrong in a run without ending it, said when it happens."""
 
-import contextlib
 import logging
 import math
-import threading
-import time
-from collections.abc import Iterator
 
 from keras_llm.training.step import StepResult
 
@@ -17,11 +13,10 @@ _DEVIATIONS = 10.0  # From the mean, in mean absolute deviations, and
 _SHARE = 0.25  # in shares of the mean: beyond both a loss is a spike.
 INPUT_BOUND = 0.25  # Of the time, spent waiting for batches, that is too much.
 _WINDOW_S = 10.0  # Over which that share is taken.
-_STALL_S = 30.0  # After which a batch that does not come is named.
 
 
 class Watch:
-    """Warns of a loss that leaps, of refused steps and of input that does not come.
+    """Warns of a loss that leaps, of refused steps and of input that is too slow.
 
     A spike is a loss that lies above the running mean by more than 10 mean absolute
     deviations and by more than a quarter; it is said once, until the loss is back.
@@ -78,28 +73,6 @@ class Watch:
             self._deviation = kept * self._deviation + (1.0 - kept) * abs(above)
         self._mean += (1.0 - kept) * above
         self._seen += 1
-
-    @contextlib.contextmanager
-    def reading(self, step: int) -> Iterator[None]:
-        """Says it while a step's batches do not come, every half minute anew."""
-        stop = threading.Event()
-
-        def tell() -> None:
-            begun = time.monotonic()
-            while not stop.wait(_STALL_S):
-                _log.warning(
-                    "Step %d has waited %.0f s for its batch: the input has stalled. "
-                    "See whether its files can be read.",
-                    step,
-                    time.monotonic() - begun,
-                )
-
-        teller = threading.Thread(target=tell, daemon=True)
-        teller.start()
-        try:
-            yield
-        finally:
-            stop.set()
 
     def seconds(self, waiting: float, computing: float) -> None:
         """Adds what a call spent on its batches and on its steps."""

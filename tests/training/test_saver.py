@@ -1,7 +1,10 @@
 """Checkpoints written while the steps go on: whole, in order, no failure unsaid."""
 
+import concurrent.futures
+import itertools
 import shutil
 import threading
+import time
 from types import SimpleNamespace
 
 import keras
@@ -10,6 +13,7 @@ import pytest
 
 from keras_llm import training
 from keras_llm.core import DiskFullError
+from keras_llm.data.row_batches import EndlessBatches
 from keras_llm.training import Checkpoints, RunState
 from keras_llm.training.saver import Saver
 
@@ -83,3 +87,42 @@ def test_a_run_ends_with_what_failed_in_the_background(
     monkeypatch.undo()
     options = {"progress": False, "resume": True}
     assert training.train(experiment, *texts, tmp_path / "run", **options).step == 12
+
+
+def test_what_is_interrupted_while_it_waits_waits_again(tmp_path, monkeypatch):
+    checkpoints = Held(tmp_path, 3)
+    saver = Saver(checkpoints, in_background=True)
+    saver.save(variables(5), RunState(step=5))
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(concurrent.futures, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            saver.wait()
+    checkpoints.let.set()
+    saver.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000005"]
+
+
+def test_a_run_that_fails_ends_after_its_save(experiment, texts, tmp_path, monkeypatch):
+    ended: list[int] = []
+    save, read, reads = Checkpoints.save, EndlessBatches.__next__, itertools.count()
+
+    def slowly(checkpoints, arrays, state):
+        time.sleep(0.3)
+        save(checkpoints, arrays, state)
+        ended.append(state.step)
+
+    def until_the_fifth_step(batches):
+        if next(reads) == 4:
+            raise OSError("the storage is gone")
+        return read(batches)
+
+    monkeypatch.setattr(Checkpoints, "save", slowly)
+    monkeypatch.setattr(EndlessBatches, "__next__", until_the_fifth_step)
+    with pytest.raises(OSError, match="the storage is gone"):
+        training.train(experiment, *texts, tmp_path / "run", progress=False)
+    # The folder is another's from here on: nothing is written any more.
+    assert ended == [4]

@@ -2,13 +2,11 @@
 
 import logging
 import re
-import time
 
 import numpy as np
 import pytest
 
 from keras_llm.training import StepResult
-from keras_llm.training import watch as watch_lib
 from keras_llm.training.watch import Watch
 
 
@@ -80,21 +78,6 @@ def test_a_run_that_waits_for_its_input_is_told_so_until_it_computes_again(said)
     watch.seconds(6.0, 5.0)  # A stall late in a run counts as one early does.
     assert len(said()) == 3 and "took 55 % of the last 11 s" in said()[2]
     assert watch.input_share == pytest.approx(19.2 / 57.2)
-
-
-def test_a_batch_that_does_not_come_is_named_while_it_does_not(said, monkeypatch):
-    monkeypatch.setattr(watch_lib, "_STALL_S", 0.05)
-    watch = Watch()
-    with watch.reading(7):
-        deadline = time.monotonic() + 10.0
-        while not said() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert said()[0].startswith("Step 7 has waited 0 s for its batch: the input")
-    number = len(said())
-    with watch.reading(8):
-        pass
-    time.sleep(0.2)
-    assert len(said()) == number
 
 
 def test_a_run_that_computes_is_told_nothing(said):

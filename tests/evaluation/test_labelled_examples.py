@@ -203,7 +203,10 @@ def test_examples_that_a_model_cannot_be_measured_by(build, tokenizer, tmp_path)
     model = build(models.BertConfig(head="classify", labels=LABELS, **SIZES))
     for examples, message in (
         ([{"text": "warm"}], "must hold 'label', a str.*e.jsonl:1.*'text'"),
-        ([{"text": "a", "label": "odd"}], r"in `model.labels`.*'odd' \(1 times\)"),
+        (
+            [{"text": "a", "label": "odd"}],
+            r"`model.labels`.*'odd' \(once, first at .*:1\)",
+        ),
         ([], "Examples are needed. Received: none"),
     ):
         file = write(tmp_path / "e.jsonl", examples)

@@ -198,11 +198,11 @@ def test_labels_must_be_known(files, tmp_path):
     odd = [{"text": "a", "label": "odd"}] * 2 + [{"text": "b", "label": "neg"}]
     file = write(tmp_path / "valid.jsonl", odd)
     with pytest.raises(
-        data.DataError, match=r"'odd' \(2 times, first at .*valid.jsonl:1\), "
+        data.DataError, match=r"'odd' \(2 times, first at .*valid.jsonl:1\); "
     ):
         batches(experiment(), files[0], file)
     file = write(tmp_path / "once.jsonl", odd[1:])
-    with pytest.raises(data.DataError, match=r"'odd' \(once, first at .*jsonl:1\), "):
+    with pytest.raises(data.DataError, match=r"'odd' \(once, first at .*jsonl:1\); "):
         batches(experiment(), files[0], file)
     narrow = experiment(LSTM.replace(labels=("neg", "odd")))
     with pytest.raises(data.DataError, match="must be in `model.labels`.*'pos'"):

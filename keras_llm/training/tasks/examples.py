@@ -123,7 +123,7 @@ def check_known(
         )
         raise data.DataError(
             f"Every label of the {split} examples must be in `model.labels`. Received: "
-            f"{listed[:500]}, of {sum(counts.values())} labels; known are "
+            f"{listed[:500]}; labels in all: {counts.total()}; known are "
             f"{', '.join(map(repr, labels))[:300]}. Mend these examples, or train with "
             "some that have the label."
         )

@@ -1,6 +1,6 @@
 """Runs an export as a stranger would: another process, without this package.
 
-Run as a file: `python -P fresh_process.py FOLDER < cases.jsonl`.
+Run as a file: `python -P fresh_process.py < lines`, the folder first, then the cases.
 Every import of `keras_llm` fails from here on.
 """
 
@@ -19,14 +19,17 @@ class _Refusal:
 
 
 def main():
-    """Answers each case [signature, inputs], one a line, when it comes."""
+    """Loads the folder of the first line, a string of JSON, once it is named.
+
+    Answers each case [signature, inputs], one a line, when it comes.
+    """
     sys.meta_path.insert(0, _Refusal())
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  # Registers the ops that TF Serving links.
 
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
-    loaded = tf.saved_model.load(sys.argv[1])
+    loaded = tf.saved_model.load(json.loads(sys.stdin.readline()))
     answers = []
     for line in sys.stdin:
         name, inputs = json.loads(line)

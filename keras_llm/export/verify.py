@@ -26,7 +26,11 @@ class VerificationError(RuntimeError):
 
 
 def verify(
-    folder: str | os.PathLike[str], model: Any, tokenizer: Any, jit: bool = False
+    folder: str | os.PathLike[str],
+    model: Any,
+    tokenizer: Any,
+    jit: bool = False,
+    stranger: "FreshProcess | None" = None,
 ) -> int:
     """Checks an export in a process that cannot import this package.
 
@@ -45,6 +49,7 @@ def verify(
         model: The exported model.
         tokenizer: Its tokenizer.
         jit: Whether decoding was compiled by XLA.
+        stranger: Started before, to be ready by now; None starts one.
 
     Returns:
         The number of answers compared.
@@ -56,7 +61,8 @@ def verify(
     check_graph(folder, allow_xla=jit)
     dtype = compute_dtype(model)
     exact = dtype == "float32"
-    with _FreshProcess(folder) as stranger:
+    with stranger or FreshProcess() as stranger:
+        stranger.load(folder)
         with contextlib.nullcontext() if exact else layout(model, jit):
             # Its own functions: nothing that was traced to be written is reused.
             subject = servable(model, tokenizer, jit and not exact, weights=[])
@@ -100,25 +106,24 @@ def _in_memory(method, specs, inputs):
     return {key: plain(value.numpy()) for key, value in method(**feed).items()}
 
 
-class _FreshProcess:
+class FreshProcess:
     """A process that loads an export and answers cases while others are found.
 
     Leaving its block ends it, whatever it is at.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]):
-        folder = pathlib.Path(folder).absolute()
+    def __init__(self) -> None:
         # In files: a full pipe would stop it, and then the cases that it waits for.
         self._said, self._logged = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             # Not isolated (-I): libraries may lie where PYTHONPATH or the user's site
             # says.
-            [sys.executable, "-P", fresh_process.__file__, os.fspath(folder)],
+            [sys.executable, "-P", fresh_process.__file__],
             stdin=subprocess.PIPE,
             stdout=self._said,
             stderr=self._logged,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-            cwd=folder.anchor,
+            cwd=pathlib.Path.cwd().anchor,
         )
 
     def __enter__(self) -> Self:
@@ -130,11 +135,18 @@ class _FreshProcess:
         self._said.close()
         self._logged.close()
 
+    def load(self, folder: str | os.PathLike[str]) -> None:
+        """Names the export, before the first case."""
+        self._write(os.path.abspath(folder))
+
     def ask(self, name: str, inputs: dict[str, Any]) -> None:
         """Hands over a case; if the process has ended, `answers` tells how."""
+        self._write([name, inputs])
+
+    def _write(self, value: Any) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps([name, inputs]).encode() + b"\n")
+            self._process.stdin.write(json.dumps(value).encode() + b"\n")
             self._process.stdin.flush()
 
     def answers(self) -> list[dict[str, Any]]:

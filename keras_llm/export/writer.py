@@ -1,5 +1,6 @@
 """Writes an export: one version folder that TF Serving loads as it is."""
 
+import contextlib
 import os
 import pathlib
 
@@ -25,6 +26,7 @@ from keras_llm.export.card import card
 from keras_llm.export.servable import Servable
 from keras_llm.export.servables import servable
 from keras_llm.export.shared_nodes import share_nodes
+from keras_llm.export.verify import FreshProcess
 from keras_llm.export.verify import verify as verify_export
 
 DTYPES = tuple(TOLERANCES)
@@ -74,7 +76,11 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
     checks.check_choice("dtype", compute_dtype(model), DTYPES)
     bytes_each = tf.as_dtype(model.weights[0].dtype).size
     # Room is looked for now rather than after minutes of tracing.
-    with new_folder(out, bytes_each * models.count_parameters(model)) as temporary:
+    with (
+        new_folder(out, bytes_each * models.count_parameters(model)) as temporary,
+        # It imports TensorFlow while the signatures are traced.
+        FreshProcess() if verify else contextlib.nullcontext() as stranger,
+    ):
         written = temporary / "written"
         with layout(model, jit) as weights:
             subject = servable(model, tokenizer, jit, weights)
@@ -85,7 +91,9 @@ def export(model, tokenizer, out, jit=False, verify=True) -> pathlib.Path:
         written.rmdir()
         write_warmup(temporary / WARMUP_PATH, subject.warmup_requests())
         write_text(temporary / "batching_params.pbtxt", _BATCHING)
-        compared = verify_export(temporary, model, tokenizer, jit) if verify else 0
+        compared = 0
+        if verify:
+            compared = verify_export(temporary, model, tokenizer, jit, stranger)
         write_text(temporary / "README.md", card(subject, out, compared))
         write_manifest(
             temporary,

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from keras_llm.export import writer
 from tests import forked
 
 # The package's `verify` is the function.
@@ -29,14 +30,15 @@ def proof_from_a_fork(monkeypatch):
 
 def fork_proofs(patch):
     """Forks the process that answers off one that has imported TensorFlow alone."""
-    patch.setattr(verify_lib, "_FreshProcess", _Fork)
+    patch.setattr(verify_lib, "FreshProcess", _Fork)
+    patch.setattr(writer, "FreshProcess", _Fork)
 
 
 class _Fork:
     """Keeps the cases, and forks off a process that answers them all at once."""
 
-    def __init__(self, folder):
-        self._folder, self._lines = pathlib.Path(folder).absolute(), []
+    def __init__(self):
+        self._lines = []
 
     def __enter__(self):
         return self
@@ -44,14 +46,16 @@ class _Fork:
     def __exit__(self, *_):
         pass
 
+    def load(self, folder):
+        self._lines.append(json.dumps(str(pathlib.Path(folder).absolute())))
+
     def ask(self, name, inputs):
         self._lines.append(json.dumps([name, inputs]))
 
     def answers(self):
         done = forked.run(
             verify_lib.fresh_process.__file__,
-            self._folder,
             stdin="\n".join(self._lines).encode(),
-            cwd=self._folder.anchor,
+            cwd=pathlib.Path.cwd().anchor,
         )
         return verify_lib._answers(done.returncode, done.stdout, done.stderr)

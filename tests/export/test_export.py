@@ -322,7 +322,8 @@ def test_a_different_answer_fails_the_proof(model, folder, monkeypatch):
 
 
 def answers_of(folder):
-    with verify_lib._FreshProcess(folder) as stranger:
+    with verify_lib.FreshProcess() as stranger:
+        stranger.load(folder)
         stranger.ask("score", {"prompt": ["a"] * 50_000})  # More than a pipe holds.
         return stranger.answers()
 

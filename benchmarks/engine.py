@@ -108,6 +108,7 @@ def checkpoints(scratch: pathlib.Path) -> dict:
             take_step()
             taken += 1
         added.append(time.perf_counter() - begun - taken * a_step)
+        beside.wait()  # It raises what failed.
     stops, adds = statistics.median(stopped), statistics.median(added)
     between = training.TrainConfig().save_every * a_step
     return {

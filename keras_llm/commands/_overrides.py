@@ -58,7 +58,7 @@ def _fields_called(name: str) -> list[str]:
         "data": [DataConfig],
         "train": [training.TrainConfig],
         "tokenizer": [training.TokenizerConfig],
-        "adapter": [models.AdapterConfig],
+        "adapter": [models.AdapterConfig, models.PromptConfig],
         "task": list(training.TASKS.values()),
         "model": [kind.config for kind in models.ARCHITECTURES.values()],
     }

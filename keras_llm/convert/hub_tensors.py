@@ -141,8 +141,10 @@ class HubTensors:
             part.reshape(variable.shape)
             for part, variable in zip(parts, variables, strict=True)
         ]
+        places = _joined(layout, shaped).reshape(-1)
+        assert len(places) == sum(sizes), f"{name} is read from a part of its variables"
         flat = np.empty(sum(sizes), np.float32)
-        flat[_joined(layout, shaped).reshape(-1)] = values.reshape(-1)
+        flat[places] = values.reshape(-1)
         for part, variable in zip(parts, variables, strict=True):
             variable.assign(flat[part].reshape(variable.shape))
 

@@ -138,20 +138,39 @@ def override(config: Config, changes: Mapping[str, str], section: str = "") -> A
                 "itself."
             )
     for name, inner in nested.items():
-        current = _current(config, name, hints[name])
+        current = _current(config, name, hints[name], inner)
         own[name] = override(current, inner, f"{section}{name}.")
     return dataclasses.replace(config, **own)
 
 
-def _current(config: Config, name: str, hint: Any) -> Any:
-    """Returns a field's value; of one that is None the defaults, if it has them all."""
+def _current(
+    config: Config, name: str, hint: Any, given: Mapping[str, str] | None = None
+) -> Any:
+    """Returns a field's value; of one that is None the defaults, if it has them all.
+
+    Of several configs it takes the one of the `kind` that is given, or else the first
+    that has the fields that are.
+    """
     value = getattr(config, name)
-    for choice in _alternatives(hint) if value is None else ():
-        if isinstance(choice, type) and issubclass(choice, Config):
-            fields = dataclasses.fields(choice)
-            if all(field.default is not dataclasses.MISSING for field in fields):
-                return choice()
-    return value
+    if value is not None:
+        return value
+    given = given or {}
+    choices = [choice() for choice in _alternatives(hint) if _has_defaults(choice)]
+    fitting = [choice for choice in choices if all(hasattr(choice, n) for n in given)]
+    kind = given.get("kind", "")
+    named = [choice for choice in fitting if kind and kind == choice.kind]
+    return next(iter(named or fitting or choices), None)
+
+
+def _has_defaults(choice: Any) -> bool:
+    """Whether a type is a config of which every field has a default."""
+    return (
+        isinstance(choice, type)
+        and issubclass(choice, Config)
+        and all(
+            f.default is not dataclasses.MISSING for f in dataclasses.fields(choice)
+        )
+    )
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -195,7 +195,7 @@ def apply_folder(model: keras.Model, folder: Path) -> None:
 
 
 def own_config(folder: Path) -> dict[str, Any] | None:
-    """Returns `architecture` and `config` of an adapter whose model is not its base's.
+    """Returns what is said of an adapter whose model is not its base's, its config too.
 
     So it is where a head is learnt that the base lacks; None for others.
     """

@@ -223,7 +223,7 @@ def num_bytes(arrays: Mapping[str, Any]) -> int:
 
 def copied(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the values of variables, by name, which later steps leave alone."""
-    return {name: np.array(_numpy(value)) for name, value in arrays.items()}
+    return {name: _numpy(value) for name, value in arrays.items()}
 
 
 def _numpy(variable: Any) -> np.ndarray:
@@ -231,7 +231,7 @@ def _numpy(variable: Any) -> np.ndarray:
         return variable
     if isinstance(variable, keras.Variable):
         variable = variable.value
-    # Not `ascontiguousarray`, which turns a scalar into a vector.
+    # `numpy` copies. Not `ascontiguousarray`, which turns a scalar into a vector.
     return np.asarray(variable.numpy(), order="C")
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_llm import models
 from keras_llm.training.experiment import Experiment
+from keras_llm.training.replicas import workers
 
 _SECONDS = 0.5
 
@@ -60,3 +61,13 @@ def measure_peak_flops(dtype: str, size: int = 2_048) -> float:
 def peak_flops(dtype: str) -> float:
     """Returns `measure_peak_flops(dtype)`, measured once in a process."""
     return measure_peak_flops(dtype)
+
+
+def number_of_peaks(strategy: tf.distribute.Strategy) -> int:
+    """Returns how many times a strategy has what one process measures of one device.
+
+    Replicas on a CPU share its cores; workers have each their own, or their share.
+    """
+    if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
+        return strategy.num_replicas_in_sync
+    return workers(strategy).number

@@ -23,8 +23,9 @@ class AskedToEnd(Exception):
 class Interruption:
     """Notes SIGTERM and SIGINT while a run goes on; the run asks between batches.
 
-    A second signal of the same kind has its usual effect at once. Outside the main
-    thread no signal can be caught, and none is.
+    A second signal of the same kind has its usual effect at once, but that what is
+    being written is waited for after a second Ctrl-C. Outside the main thread no signal
+    can be caught, and none is.
     """
 
     def __init__(self) -> None:

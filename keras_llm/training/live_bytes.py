@@ -44,6 +44,9 @@ _IN_PLACE = (
     "TanhGrad",
 )
 
+# Of no size: weights are counted apart, and axes to sum over are a few numbers.
+_NEGLIGIBLE = ("Const", "ReadVariableOp", "VarHandleOp", "BroadcastGradientArgs")
+
 
 def peak_bytes(
     operations: Sequence[tf.Operation], kept: Iterable[tf.Tensor] = ()
@@ -101,7 +104,7 @@ def _shared(operation, place, homes):
 
 def _size(operation, tensor) -> int:
     """Returns the bytes of a result."""
-    if operation.type in ("Const", "ReadVariableOp", "VarHandleOp"):
+    if operation.type in _NEGLIGIBLE:
         return 0
     if tensor.dtype in (tf.variant, tf.resource, tf.string):
         return 0

@@ -20,6 +20,7 @@ from keras_llm.training.call_length import CallLength
 from keras_llm.training.checkpoints import Checkpoints, RunState, named_arrays
 from keras_llm.training.experiment import Experiment
 from keras_llm.training.finiteness import check_finite
+from keras_llm.training.flops import number_of_peaks
 from keras_llm.training.interruption import AskedToEnd, Interruption
 from keras_llm.training.metrics import MetricsLog
 from keras_llm.training.progress import Progress
@@ -121,6 +122,8 @@ class _Run:
         self.is_chief = agreement.team.is_chief
         with agreement.together():
             self._make(strategy)
+        # By itself: a failure within the block would meet this reduction.
+        self.reduction = measure_reduction(strategy, self.step.weights)
         # Only now: what the model or its step refuses leaves no folder behind.
         newest = self._open_folder()
         with agreement.together():
@@ -141,7 +144,7 @@ class _Run:
             self.model,
             self.state.step,
             shown=progress and self.is_chief,
-            measured=self.is_chief,
+            peaks=number_of_peaks(strategy) if self.is_chief else 0,
         )
 
     def _make(self, strategy: tf.distribute.Strategy) -> None:
@@ -157,7 +160,6 @@ class _Run:
             self.notes = self._start_from(self.inputs.init)
         rows = experiment.data.batch_size
         self.step = make_step(self.model, config, strategy, rows, self.task)
-        self.reduction = measure_reduction(strategy, self.step.weights)
         self.optimizer = self.step.optimizer
         self.validator = self.task.validator(
             strategy, self.model, self.inputs.validation
@@ -204,7 +206,7 @@ class _Run:
             state = RunState(validation_sha256=judged_by.sha256)
             if self.notes and self.is_chief:
                 # Ended before its first save, the run still goes on from these weights.
-                self.saver.save(self.arrays, state)
+                self.checkpoints.save(self.arrays, state)
             return state
         state = self.checkpoints.restore(newest, self.arrays)
         self.inputs.batches.restore(state.data_position)
@@ -219,7 +221,7 @@ class _Run:
     def to_the_end(self) -> Summary:
         """Runs what is left of the run."""
         with contextlib.ExitStack() as closing:
-            closing.callback(self.saver.wait)
+            closing.enter_context(self.saver)
             if self.log:
                 closing.callback(self.log.close)
             closing.callback(self.stalls.close)

@@ -85,7 +85,8 @@ def prepare_plan(
         strategy = tf.distribute.get_strategy()
         with tempfile.TemporaryDirectory() as scratch:
             folder = RunFolder(pathlib.Path(scratch) / "run")  # Never made.
-            # What an adapter is learnt beside decides none of the numbers.
+            # What an adapter is learnt beside is not read: of a head that is not in it,
+            # and so is learnt whole, only the frozen weights are counted.
             inputs = prepare_inputs(
                 experiment,
                 train_text,

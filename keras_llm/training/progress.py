@@ -20,14 +20,15 @@ class Progress:
     A terminal gets a bar; anything else a line now and then.
 
     Utilisation is the model's floating-point operations a second, 3 forward passes
-    a token, over the peak that a square matrix product reaches on this device.
+    a token, over the peak that a square matrix product reaches on these devices.
 
     Args:
         experiment: Gives the number of steps and the compute dtype.
         model: Gives the operations a token.
         first_step: Steps taken before.
         shown: Whether to show anything.
-        measured: Whether to measure the peak.
+        peaks: How many devices share the work, each with the peak that is measured on
+            one; 0 measures none.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Progress:
         model: keras.Model,
         first_step: int,
         shown: bool,
-        measured: bool = True,
+        peaks: int = 1,
     ):
         from tqdm import tqdm
 
@@ -48,7 +49,7 @@ class Progress:
         self._valid_loss: float | None = None
         self._rate = self._norm = 0.0
         self._flops = flops_per_token(model.config, experiment)
-        self._peak = peak_flops(experiment.train.dtype) if measured else None
+        self._peak = peaks * peak_flops(experiment.train.dtype) if peaks else None
         in_place = sys.stderr.isatty()
         seconds = 0.1 if in_place else _SECONDS_PER_LINE
         self._bar = tqdm(

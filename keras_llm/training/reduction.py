@@ -1,10 +1,13 @@
 """What it takes to sum gradients over the replicas."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+_TIMES = 3  # Of which the median counts; one more before to warm up.
 
 
 class Reduction(NamedTuple):
@@ -47,7 +50,7 @@ def measure_reduction(
 
     >>> measure_reduction(tf.distribute.get_strategy(), [])
     """
-    if strategy.num_replicas_in_sync == 1:
+    if strategy.num_replicas_in_sync == 1 or not weights:
         return None
     shapes = [tuple(weight.shape) for weight in weights]
 
@@ -60,9 +63,12 @@ def measure_reduction(
 
     reduced = tf.function(lambda: strategy.run(of_replica), autograph=False)
     strategy.experimental_local_results(reduced())[0].numpy()
-    begun = time.perf_counter()
-    strategy.experimental_local_results(reduced())[0].numpy()
-    seconds = time.perf_counter() - begun
+    times = []
+    for _ in range(_TIMES):
+        begun = time.perf_counter()
+        strategy.experimental_local_results(reduced())[0].numpy()
+        times.append(time.perf_counter() - begun)
+    seconds = statistics.median(times)
     num_bytes = sum(tf.TensorShape(s).num_elements() for s in shapes)
     replicas = strategy.num_replicas_in_sync
     return Reduction(replicas, num_bytes * tf.float32.size, seconds)

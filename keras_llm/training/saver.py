@@ -1,10 +1,13 @@
 """Checkpoints written while the steps go on."""
 
 import concurrent.futures
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from keras_llm.training.checkpoints import Checkpoints, RunState, copied
+
+_log = logging.getLogger(__name__)
 
 
 class Saver:
@@ -12,6 +15,9 @@ class Saver:
 
     One is written at a time: a save waits for the one before. What goes wrong in the
     thread is raised by the next call of this object.
+
+    Leaving its block waits for what is still written; where an error ends the block, a
+    save that fails is logged, and the error goes on.
 
     Args:
         checkpoints: Where they go.
@@ -22,8 +28,21 @@ class Saver:
     def __init__(self, checkpoints: Checkpoints, in_background: bool):
         self.checkpoints = checkpoints
         self.in_background = in_background
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: concurrent.futures.Future | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if kind is None:
+                raise
+            _log.error("The last checkpoint was not written: %s", failure)
+        finally:
+            self._executor.shutdown()
 
     def save(self, arrays: Mapping[str, Any], state: RunState) -> None:
         """Saves a checkpoint of the arrays as they are now.
@@ -34,7 +53,7 @@ class Saver:
         """
         self.wait()
         if self.in_background:
-            self._writing = self._thread.submit(
+            self._writing = self._executor.submit(
                 self.checkpoints.save, copied(arrays), state
             )
         else:

@@ -169,9 +169,22 @@ def start_from(
             f"{folder}, which lacks {', '.join(fresh)[:200]}. Train these weights "
             "first, or take models.AdapterConfig, beside which they are learnt."
         )
+    _check_small(model, fresh, folder)
     models.add_adapter(model, adapter, seed, learnt_whole=fresh)
     note = f"An adapter of {models.count_parameters(model):,} weights beside {folder}."
     return f"{note} Fresh, and learnt whole: {', '.join(fresh)}." if fresh else note
+
+
+def _check_small(model: keras.Model, fresh: list[str], folder: Any) -> None:
+    """Raises ValueError for what is too large to be learnt whole beside an adapter."""
+    vocab_size = model.config.vocab_size
+    large = [w.path for w in model.weights if w.path in fresh and vocab_size in w.shape]
+    if large:
+        raise ValueError(
+            "Beside an adapter a small head may be learnt whole, not a table of the "
+            f"vocabulary. Received: {folder}, which lacks {', '.join(large)}. Train "
+            "without `adapter`, and keep weights by train.freeze."
+        )
 
 
 def _tokenizer_of_model(folder: Any, given: Any) -> Any:

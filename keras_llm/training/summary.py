@@ -23,7 +23,7 @@ class Summary:
         tokens: Tokens trained on, over all resumptions.
         seconds: Likewise, evaluations and checkpoints included.
         tokens_per_second: While training, in this process.
-        utilisation: Share of this device's measured peak, or None if unknown.
+        utilisation: Share of the measured peak of all devices, or None if unknown.
         input_share: Share of the training time spent making batches, or None.
         reduction: What summing gradients over the replicas takes; None for one.
         parameters: Trainable values.

@@ -235,6 +235,14 @@ def test_an_adapter_beside_another_trunk_is_refused(talks, base, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_table_of_the_vocabulary_is_not_learnt_whole(talks, tmp_path):
+    tied = tmp_path / "tied"
+    models.save(models.build(MODEL.replace(tied=True)), tied, chat_tokenizer())
+    with pytest.raises(ValueError, match="lacks head/kernel. Train without `adapter`"):
+        training.train(experiment(), talks, None, tmp_path / "run", init=tied)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -372,3 +372,14 @@ def test_an_adapter_with_a_head_goes_on_in_memory(files, tmp_path):
     models.save_adapter(model, tmp_path / "copy", base)
     files = (f / "adapter.safetensors" for f in (last, tmp_path / "copy"))
     assert next(files).read_bytes() == next(files).read_bytes()
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_what_it_takes_is_planned(files, pooling):
+    """Sums over broadcast axes have no shape that is known beforehand, and no size."""
+    config = experiment(BERT.replace(pooling=pooling))
+    config = config.replace(tokenizer=training.TokenizerConfig(kind="byte"))
+    made, batch = training.prepare_plan(config, files[0])
+    found = training.plan(made, batch)
+    assert found.parameters == models.count_parameters(models.build(made.model))
+    assert found.activation_bytes > batch["token_ids"].size * 4 * BERT.width

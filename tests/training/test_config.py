@@ -124,3 +124,18 @@ def test_shipped_configs_load(path):
 def test_a_config_that_is_not_there_is_named_with_its_nearest(name, hint):
     with pytest.raises(FileNotFoundError, match=hint):
         training.load_config(CONFIGS / name)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"rank": "4"}, models.AdapterConfig(rank=4)),
+        ({"kind": "dora"}, models.AdapterConfig(kind="dora")),
+        ({"tokens": "5"}, models.PromptConfig(tokens=5)),
+        ({"kind": "prompt"}, models.PromptConfig()),
+    ],
+)
+def test_an_adapter_is_chosen_by_its_fields(given, expected):
+    experiment = training.Experiment(model=models.GPT2Config(), task=training.Chat())
+    changes = {f"adapter.{name}": value for name, value in given.items()}
+    assert core.override(experiment, changes).adapter == expected

@@ -19,7 +19,7 @@ def test_a_log_gets_few_lines_and_a_terminal_one(
     experiment = experiment.replace(train=experiment.train.replace(steps=2_000))
     one = np.ones(1, "float32")
     result = StepResult(one, 0.25 * one, 2e-3 * one, 66 * one, one > 0)
-    shown = progress.Progress(experiment, small_model(), 0, shown=True)
+    shown = progress.Progress(experiment, small_model(), 0, shown=True, peaks=3)
     for _ in range(2_000):
         speed = shown.update(result, 66, 0.3, 0.1)
     shown.evaluated(2.5)
@@ -30,7 +30,7 @@ def test_a_log_gets_few_lines_and_a_terminal_one(
     # All calls but the first, which compiles, took 66 tokens in 0.1 s each.
     assert "loss=1.000, rate=2.0e-03, norm=0.25" in lines[-1]
     assert "tok/s=660" in lines[-1]
-    share = 660 * models.flops_per_token(small_model().config, 11) / 1e9
+    share = 660 * models.flops_per_token(small_model().config, 11) / 3e9
     assert shown.utilisation == pytest.approx(share)
     assert f"util={share:.0%}" in lines[-1]
     assert speed == {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_llm.training import reduction, replicas
+from keras_llm.training import flops, reduction, replicas
 
 CLUSTER = tf.train.ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]})
 
@@ -73,6 +73,9 @@ def test_a_reduction_is_of_all_gradients(two_replicas):
     found = reduction.measure_reduction(two_replicas, weights)
     assert found.replicas == 2 and found.num_bytes == 4 * (15 + 7 + 1)
     assert found.seconds > 0
+    assert reduction.measure_reduction(two_replicas, []) is None
+    # Both are on this machine's cores.
+    assert flops.number_of_peaks(two_replicas) == 1
 
 
 def test_each_local_replica_gets_its_rows():

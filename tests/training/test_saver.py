@@ -89,6 +89,20 @@ def test_a_run_ends_with_what_failed_in_the_background(
     assert training.train(experiment, *texts, tmp_path / "run", **options).step == 12
 
 
+def test_the_error_that_ends_a_run_goes_on_beside_a_failed_save(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
+    with pytest.raises(OSError, match="the storage is gone"):
+        with Saver(Checkpoints(tmp_path, 3), in_background=True) as saver:
+            saver.save(variables(5), RunState(step=5))
+            raise OSError("the storage is gone")
+    assert "was not written: [Errno 28] Writing needs 48 bytes" in caplog.text
+    with pytest.raises(DiskFullError):
+        with Saver(Checkpoints(tmp_path, 3), in_background=True) as saver:
+            saver.save(variables(5), RunState(step=5))
+
+
 def test_what_is_interrupted_while_it_waits_waits_again(tmp_path, monkeypatch):
     checkpoints = Held(tmp_path, 3)
     saver = Saver(checkpoints, in_background=True)

@@ -97,10 +97,11 @@ class Chat(TargetTokens):
         ids, marks = np.zeros((2, len(rows), size), np.int32)
         for i, (row, mark) in enumerate(rows):
             ids[i, : len(row)], marks[i, : len(row)] = row, mark
+        learnt, in_vocabulary = marks > 0, ids < experiment.model.vocab_size
         return {
             "token_ids": ids[:, :-1],
-            # A prompt's ids have no logits: weightless, they are some other.
-            "targets": np.minimum(ids[:, 1:], experiment.model.vocab_size - 1),
+            # A prompt's ids have no logits: without weight, any other does.
+            "targets": np.where(learnt | in_vocabulary, ids, 0)[:, 1:],
             "weights": marks[:, 1:].astype(np.float32),
         }
 

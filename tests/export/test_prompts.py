@@ -113,11 +113,17 @@ def test_the_card_tells(exported):
     assert f"A prompt of {P} learnt vectors stands before each conversation" in card
 
 
-def test_it_is_proven_in_fewer_bits(folders, tmp_path):
-    out = export.from_model_folder(
-        folders[1], tmp_path / "1", dtype="bfloat16", quantize="int8"
-    )
-    assert served_chat(out)["num_tokens"].min() > 0
+def test_fewer_bits_leave_it_as_it_is(folders):
+    """An export of few bits is another test's; here the table is looked at."""
+    model = models.load(folders[1])
+    ids = np.array([[V, V + P - 1, 5]])
+    before = np.asarray(model.get_layer("token_embedding")(ids))
+    models.quantize(model)
+    after = np.asarray(model.get_layer("token_embedding")(ids))
+    np.testing.assert_array_equal(after[0, :2], before[0, :2])
+    assert (after[0, 2] != before[0, 2]).any()
+    tokenizer = models.load_tokenizer(folders[1])
+    assert talk_with(generation.Generator(model, tokenizer))[0].token_ids
 
 
 def test_rows_do_not_choose_it(folders, tmp_path):

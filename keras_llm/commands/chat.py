@@ -13,7 +13,12 @@ _MODEL = flags.DEFINE_string("model", None, "Model folder.", required=True)
 _SYSTEM = flags.DEFINE_string(
     "system", None, "Message of the system; by default the model's own."
 )
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 256, "Of a reply.", 1)
+_MAX_NEW_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens",
+    None,
+    "Of a reply; by default 256, at most a quarter of the model's positions.",
+    1,
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 takes the likeliest token.")
 _TOP_P = flags.DEFINE_float(
     "top_p", 1.0, "Draw among the likeliest tokens of this joint probability; 1 is off."
@@ -35,8 +40,9 @@ def main(argv: list[str]) -> None:
     tokenizers.ChatEncoder(tokenizer)  # Refuses at once what cannot chat.
     model = models.load(_MODEL.value, _DTYPE.value)
     generator = generation.Generator(model, tokenizer)
+    positions = getattr(model.config, "max_positions", None) or 1_024
     knobs = {
-        "max_new_tokens": _MAX_NEW_TOKENS.value,
+        "max_new_tokens": _MAX_NEW_TOKENS.value or min(256, max(1, positions // 4)),
         "temperature": _TEMPERATURE.value,
         "top_p": _TOP_P.value,
         "repetition_penalty": _REPETITION_PENALTY.value,

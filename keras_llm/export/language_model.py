@@ -8,6 +8,7 @@ from keras_llm.generation import BeamSearch, make_prompt_model
 from keras_llm.generation import parameters as parameters_lib
 from keras_llm.generation.parameters import Parameters
 from keras_llm.models.prompts import prompt_ids
+from keras_llm.tokenizers import ChatEncoder
 
 _FLOATS = tf.TensorSpec([None], tf.float32)
 _NEW_TOKENS = 12
@@ -267,12 +268,28 @@ class LanguageModelServable(Servable):
         return {"adapter": [names[i % len(names)] for i in range(rows)]}
 
     def _chat_cases(self):
-        """Yields conversations of unlike lengths, together and the longest alone."""
-        roles, contents = ([*map(list, rows)] for rows in (_ROLES, _CONTENTS))
-        knobs = {name: [value] * 3 for name, value in parameters_lib.DEFAULTS.items()}
-        knobs |= {"max_new_tokens": [_CHAT_TOKENS] * 3, "stop": [[""]] * 3}
+        """Yields conversations of unlike lengths, together and the longest alone.
+
+        Those that leave room for a reply: a template, or a learnt prompt, may be long.
+        """
+        encoder = ChatEncoder(self.tokenizer)
+        lengths = encoder.prompts(tf.constant(_ROLES), tf.constant(_CONTENTS))
+        fits = lengths.row_lengths().numpy() + _CHAT_TOKENS <= self.text_model.limit
+        roles, contents = (
+            [list(row) for row, fit in zip(rows, fits, strict=True) if fit]
+            for rows in (_ROLES, _CONTENTS)
+        )
+        count = len(roles)
+        if not count:
+            raise ValueError(
+                "A chat model needs positions for a short conversation and a reply. "
+                f"Received: {self.text_model.limit} positions. Give it more, or export "
+                "it with a tokenizer without a template."
+            )
+        knobs = {k: [value] * count for k, value in parameters_lib.DEFAULTS.items()}
+        knobs |= {"max_new_tokens": [_CHAT_TOKENS] * count, "stop": [[""]] * count}
         said = {"roles": roles, "contents": contents, **knobs}
-        said |= self._adapter_column(3)
+        said |= self._adapter_column(count)
         yield "chat", said
         yield "chat", {name: values[:1] for name, values in said.items()}
 

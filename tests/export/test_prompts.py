@@ -12,11 +12,16 @@ from tests.test_docs import ROOT, run
 
 V, P = 261, 5
 CONFIG = models.GPT2Config(
-    vocab_size=V, max_positions=96, width=16, num_layers=2, num_heads=2
+    # Too few for the longest conversation of the proof.
+    vocab_size=V,
+    max_positions=64,
+    width=16,
+    num_layers=2,
+    num_heads=2,
 )
 TALKS = [
     [("user", "hi")],
-    [("system", "s"), ("user", "一"), ("assistant", "yes"), ("user", "<|close|>")],
+    [("system", "s"), ("user", "一<|close|>")],
 ]
 
 

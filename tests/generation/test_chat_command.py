@@ -61,3 +61,8 @@ def test_a_model_without_a_template_is_refused(folder, tmp_path):
     done = forked.run(SCRIPT, f"--model={tmp_path / 'base'}", stdin=b"hi")
     assert done.returncode == 1
     assert "knows its template" in done.stderr.replace("\n", " ")
+
+
+def test_unasked_a_reply_leaves_room_for_the_next_line(folder):
+    done = forked.run(SCRIPT, f"--model={folder}", stdin=b"hi\nho")
+    assert done.returncode == 0, done.stderr
